@@ -1,0 +1,65 @@
+//! The disk trait: what the engine asks of an origin or an area, and nothing more.
+//!
+//! A simulator implements it in a page; [`file::FileDisk`] is the real one for files and block
+//! devices; [`memory::MemoryDisk`] serves tests and benchmarks.
+
+pub mod file;
+pub mod memory;
+
+use tidemark_store::units::ByteRange;
+
+use crate::request::Errno;
+
+/// A run of a disk that is a hole, or is not.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Run {
+    /// First byte after the run; greater than the offset asked about.
+    pub end: u64,
+    /// The run is known to read as zeros. `false` says only that it may hold data.
+    pub hole: bool,
+}
+
+/// Something with bytes that outlives a request.
+///
+/// Every method may be called by many threads at once; overlapping calls in flight end in either
+/// order, as on a real disk. A call that fails may have done part of its work. Dropping a future
+/// leaves the call's effect undefined, exactly as a process death does.
+///
+/// Offsets past the capacity are the caller's error and answer `EINVAL`. Futures need not be
+/// `Send`: a ring belongs to its thread.
+pub trait Disk: Send + Sync {
+    /// Size in bytes.
+    fn capacity(&self) -> u64;
+
+    /// Whether a discarded range reads as zeros from then on.
+    fn discard_zeroes(&self) -> bool;
+
+    /// Fills `into` from `offset` on.
+    fn read(&self, offset: u64, into: &mut [u8]) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Puts `from` at `offset`. With `fua` the bytes are on the medium when it returns;
+    /// without, after the next [`Disk::flush`].
+    fn write(
+        &self,
+        offset: u64,
+        from: &[u8],
+        fua: bool,
+    ) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Makes every write that returned before durable.
+    fn flush(&self) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Gives a range's space back; what it reads as afterwards is [`Disk::discard_zeroes`].
+    fn discard(&self, range: ByteRange) -> impl Future<Output = Result<(), Errno>>;
+
+    /// Makes a range read as zeros, and durable when `fua`.
+    fn write_zeroes(
+        &self,
+        range: ByteRange,
+        fua: bool,
+        may_unmap: bool,
+    ) -> impl Future<Output = Result<(), Errno>>;
+
+    /// The run that starts at `offset`, which lies within the capacity.
+    fn run_at(&self, offset: u64) -> impl Future<Output = Result<Run, Errno>>;
+}

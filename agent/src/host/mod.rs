@@ -1,0 +1,3 @@
+//! What the host's kernel is asked for outside the data path.
+
+pub mod freeze;

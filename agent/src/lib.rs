@@ -1,0 +1,13 @@
+//! Tidemark's agent. ARCHITECTURE.md is the map. Imports go one way:
+//! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume}`,
+//! `transport -> volume -> disk -> request -> store::units`.
+
+pub mod disk;
+pub mod host;
+pub mod manager;
+pub mod paths;
+pub mod request;
+pub mod rpc;
+pub mod server;
+pub mod transport;
+pub mod volume;

@@ -1,0 +1,1 @@
+//! The control plane: volumes, snapshots, leases, operations.

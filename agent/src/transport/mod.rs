@@ -1,0 +1,3 @@
+//! Transports present block devices and hand requests to the engine.
+
+pub mod portable;

@@ -1,0 +1,1 @@
+//! The portable transport: FUSE files, and a loop device for mounting.

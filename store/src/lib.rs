@@ -1,0 +1,3 @@
+//! What Tidemark stores: it says where and which bytes, the agent performs the I/O.
+
+pub mod units;
