@@ -44,7 +44,7 @@ const CHECKPOINT_WORDS: usize = 2;
 const SLOTS: usize = CHECKPOINTS + MAX_CHECKPOINTS * CHECKPOINT_WORDS;
 
 const _: () = assert!(LINEAGES + 2 * LINEAGE_WORDS <= SNAPSHOTS);
-const _: () = assert!(SLOTS % 512 == 0, "slots start on a page");
+const _: () = assert!(SLOTS.is_multiple_of(512), "slots start on a page");
 
 /// What a state file must agree on to be taken up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -135,11 +135,21 @@ pub struct State {
 
 impl State {
     /// Makes the state of a volume that begins a lineage with `epoch`.
-    pub fn create(path: &Path, identity: Identity, lineage: &Lineage, epoch: Epoch) -> io::Result<Self> {
+    pub fn create(
+        path: &Path,
+        identity: Identity,
+        lineage: &Lineage,
+        epoch: Epoch,
+    ) -> io::Result<Self> {
         let slots = slots_len(identity)?;
         let mapping = Mapping::create(path, total_bytes(slots))?;
         let state = Self { mapping, slots };
-        for (word, value) in state.mapping.words(1, 8).iter().zip(identity_words(identity)) {
+        for (word, value) in state
+            .mapping
+            .words(1, 8)
+            .iter()
+            .zip(identity_words(identity))
+        {
             word.store(value, Release);
         }
         state.commit_lineage(lineage, epoch);
@@ -188,7 +198,10 @@ impl State {
         let record = self.lineage_record(which);
         let [high, low] = id_words(lineage.id);
         let cause = truncated(&lineage.cause);
-        for (word, value) in record.iter().zip([high, low, lineage.since_us, cause.len() as u64]) {
+        for (word, value) in record
+            .iter()
+            .zip([high, low, lineage.since_us, cause.len() as u64])
+        {
             word.store(value, Release);
         }
         for (word, chunk) in record[4..].iter().zip(cause.as_bytes().chunks(8)) {
@@ -203,8 +216,10 @@ impl State {
     pub fn lineage(&self) -> Lineage {
         let record = self.lineage_record(self.word(COMMIT).load(Acquire) & 1);
         let word = |index: usize| record[index].load(Acquire);
-        let mut cause: Vec<u8> =
-            record[4..].iter().flat_map(|word| word.load(Acquire).to_le_bytes()).collect();
+        let mut cause: Vec<u8> = record[4..]
+            .iter()
+            .flat_map(|word| word.load(Acquire).to_le_bytes())
+            .collect();
         cause.truncate(usize::try_from(word(3)).unwrap_or(0));
         Lineage {
             id: id_of([word(0), word(1)]),
@@ -236,7 +251,8 @@ impl State {
 
     /// For each slot the CRC32C of its block.
     pub(crate) fn checksums(&self) -> &[AtomicU32] {
-        self.mapping.half_words((SLOTS + self.slots) * 8, self.slots)
+        self.mapping
+            .half_words((SLOTS + self.slots) * 8, self.slots)
     }
 
     /// The snapshot at a place of the table.
@@ -256,7 +272,10 @@ impl State {
         let words = self.snapshot_words(place);
         words[0].store(0, Release);
         let [high, low] = id_words(entry.id);
-        for (word, value) in words[1..].iter().zip([entry.epoch.0, entry.created_us, high, low]) {
+        for (word, value) in words[1..]
+            .iter()
+            .zip([entry.epoch.0, entry.created_us, high, low])
+        {
             word.store(value, Release);
         }
         words[0].store(entry.fate.to_word(), Release);
@@ -285,7 +304,9 @@ impl State {
 
     /// Adds a checkpoint; `false` when the table is full.
     pub fn add_checkpoint(&self, entry: CheckpointEntry) -> bool {
-        let free = self.checkpoint_words().find(|words| words[0].load(Acquire) == 0);
+        let free = self
+            .checkpoint_words()
+            .find(|words| words[0].load(Acquire) == 0);
         free.inspect(|words| {
             words[1].store(entry.created_us, Release);
             words[0].store(entry.epoch.0, Release);
@@ -295,7 +316,9 @@ impl State {
 
     /// Removes a checkpoint; `false` when there is none.
     pub fn remove_checkpoint(&self, epoch: Epoch) -> bool {
-        let found = self.checkpoint_words().find(|words| words[0].load(Acquire) == epoch.0);
+        let found = self
+            .checkpoint_words()
+            .find(|words| words[0].load(Acquire) == epoch.0);
         found.inspect(|words| words[0].store(0, Release)).is_some()
     }
 
@@ -304,12 +327,17 @@ impl State {
     }
 
     fn lineage_record(&self, which: u64) -> &[AtomicU64] {
-        let first = if which == 0 { LINEAGES } else { LINEAGES + LINEAGE_WORDS };
+        let first = if which == 0 {
+            LINEAGES
+        } else {
+            LINEAGES + LINEAGE_WORDS
+        };
         self.mapping.words(first, LINEAGE_WORDS)
     }
 
     fn snapshot_words(&self, place: usize) -> &[AtomicU64] {
-        self.mapping.words(SNAPSHOTS + place * SNAPSHOT_WORDS, SNAPSHOT_WORDS)
+        self.mapping
+            .words(SNAPSHOTS + place * SNAPSHOT_WORDS, SNAPSHOT_WORDS)
     }
 
     fn checkpoint_words(&self) -> impl Iterator<Item = &[AtomicU64]> {
@@ -393,7 +421,10 @@ mod tests {
             fate: Fate::Live,
         };
         state.set_snapshot(1023, &entry);
-        assert!(state.add_checkpoint(CheckpointEntry { epoch: Epoch(4), created_us: 99 }));
+        assert!(state.add_checkpoint(CheckpointEntry {
+            epoch: Epoch(4),
+            created_us: 99
+        }));
         state.slot_words()[76].store(u64::MAX, Release);
         state.checksums()[76].store(u32::MAX, Release);
         drop(state);
@@ -406,7 +437,10 @@ mod tests {
         assert!(state.remove_checkpoint(Epoch(4)) && state.checkpoints().is_empty());
         let long = "a reason that is too long ".repeat(20);
         state.commit_lineage(&lineage(10, &long), Epoch(6));
-        assert_eq!((state.epoch(), state.lineage().id), (Epoch(6), Id([10; 16])));
+        assert_eq!(
+            (state.epoch(), state.lineage().id),
+            (Epoch(6), Id([10; 16]))
+        );
         assert_eq!(state.lineage().cause, long[..MAX_CAUSE_BYTES]);
     }
 
@@ -417,10 +451,22 @@ mod tests {
         assert!(State::open(&path, identity()).unwrap().is_none());
         State::create(&path, identity(), &lineage(9, "attached"), Epoch(1)).unwrap();
         for other in [
-            Identity { volume: Id([3; 16]), ..identity() },
-            Identity { area: Id([3; 16]), ..identity() },
-            Identity { geometry: Geometry::new(1 << 20, 8192).unwrap(), ..identity() },
-            Identity { slots: 78, ..identity() },
+            Identity {
+                volume: Id([3; 16]),
+                ..identity()
+            },
+            Identity {
+                area: Id([3; 16]),
+                ..identity()
+            },
+            Identity {
+                geometry: Geometry::new(1 << 20, 8192).unwrap(),
+                ..identity()
+            },
+            Identity {
+                slots: 78,
+                ..identity()
+            },
         ] {
             assert!(State::open(&path, other).unwrap().is_none(), "{other:?}");
         }

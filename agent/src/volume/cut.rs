@@ -38,12 +38,17 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// hold ends by itself at the next [`Volume::housekeep`].
     pub async fn hold(&self, max: Duration) -> Result<HoldToken, CutError> {
         // Whatever may wait or fail comes before the gate closes.
-        self.tracker.prepare().map_err(|error| state_error(&error))?;
+        self.tracker
+            .prepare()
+            .map_err(|error| state_error(&error))?;
         let began_us = self.clock.now_us();
-        self.gate.close(max, &self.clock).await.map_err(|error| match error {
-            CloseError::Closed => CutError::Busy,
-            CloseError::TimedOut => CutError::TimedOut,
-        })?;
+        self.gate
+            .close(max, &self.clock)
+            .await
+            .map_err(|error| match error {
+                CloseError::Closed => CutError::Busy,
+                CloseError::TimedOut => CutError::TimedOut,
+            })?;
         let mut hold = lock(&self.hold);
         let token = HoldToken(self.next_token());
         *hold = Some(Hold {
@@ -58,7 +63,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// go on, also when it fails.
     pub fn cut(&self, token: HoldToken, snapshot: Option<Id>) -> Result<Cut, CutError> {
         let mut held = lock(&self.hold);
-        let hold = held.filter(|hold| hold.token == token).ok_or(CutError::TimedOut)?;
+        let hold = held
+            .filter(|hold| hold.token == token)
+            .ok_or(CutError::TimedOut)?;
         let outcome = self.cut_held(&hold, snapshot);
         *held = None;
         self.gate.open();
@@ -74,10 +81,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         let epoch = self.tracker.epoch();
         if let Some(id) = snapshot {
-            self.layers.add(id, epoch, now_us, &self.index).map_err(|error| match error {
-                LayersError::Full => CutError::TooManySnapshots(MAX_SNAPSHOTS),
-                LayersError::Exists(id) => CutError::Exists(id),
-            })?;
+            self.layers
+                .add(id, epoch, now_us, &self.index)
+                .map_err(|error| match error {
+                    LayersError::Full => CutError::TooManySnapshots(MAX_SNAPSHOTS),
+                    LayersError::Exists(id) => CutError::Exists(id),
+                })?;
         }
         let entry = CheckpointEntry {
             epoch,
@@ -120,7 +129,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
     /// Gives a snapshot's data back. Its checkpoint stays.
     pub fn release(&self, id: Id) -> Result<(), ReleaseError> {
-        let entry = self.layers.get(id).ok_or(ReleaseError::SnapshotNotFound(id))?;
+        let entry = self
+            .layers
+            .get(id)
+            .ok_or(ReleaseError::SnapshotNotFound(id))?;
         if entry.fate == Fate::Live {
             self.end_snapshot(id, Fate::Released, "");
         }
@@ -130,7 +142,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Forgets a checkpoint: diffs can no longer be asked against it. A snapshot's data stays.
     pub fn forget(&self, epoch: Epoch) -> Result<(), ReleaseError> {
         let known = self.state.remove_checkpoint(epoch);
-        known.then_some(()).ok_or(ReleaseError::CheckpointNotFound(epoch))
+        known
+            .then_some(())
+            .ok_or(ReleaseError::CheckpointNotFound(epoch))
     }
 
     /// Starts a new lineage, for example because the origin was changed behind our back: every
@@ -142,7 +156,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             cause: cause.to_owned(),
             since_us: self.clock.now_us(),
         };
-        let outcome = self.tracker.reset(&lineage).map_err(|error| state_error(&error));
+        let outcome = self
+            .tracker
+            .reset(&lineage)
+            .map_err(|error| state_error(&error));
         if outcome.is_ok() {
             for entry in self.state.checkpoints() {
                 self.state.remove_checkpoint(entry.epoch);
@@ -151,7 +168,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         self.unhold(token);
         outcome?;
-        self.event(EventKind::TrackingReset, Id::NIL, format!("tracking started anew: {cause}"));
+        self.event(
+            EventKind::TrackingReset,
+            Id::NIL,
+            format!("tracking started anew: {cause}"),
+        );
         Ok(lineage.id)
     }
 

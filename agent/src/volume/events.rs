@@ -51,9 +51,15 @@ impl EventLog {
             .added
             .wait_timeout_while(self.lock(), wait, |ring| ring.last <= after)
             .unwrap_or_else(PoisonError::into_inner);
-        let events: Vec<Event> =
-            ring.kept.iter().filter(|event| event.sequence > after).cloned().collect();
-        let gap = events.first().is_some_and(|first| first.sequence > after + 1);
+        let events: Vec<Event> = ring
+            .kept
+            .iter()
+            .filter(|event| event.sequence > after)
+            .cloned()
+            .collect();
+        let gap = events
+            .first()
+            .is_some_and(|first| first.sequence > after + 1);
         (events, gap)
     }
 

@@ -46,7 +46,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ChangeError::Backwards { since, until });
         }
         let known = self.checkpoint_epochs();
-        match [Some(since), until].into_iter().flatten().find(|e| known.binary_search(e).is_err()) {
+        match [Some(since), until]
+            .into_iter()
+            .flatten()
+            .find(|e| known.binary_search(e).is_err())
+        {
             Some(gone) => Err(ChangeError::CheckpointGone(gone)),
             None => Ok(()),
         }
@@ -65,13 +69,16 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         {
             return Ok(set.clone());
         }
-        let set = self.tracker.changes(since, until).map_err(|error| match error {
-            HistoryError::Missing(epoch) => ChangeError::CheckpointGone(epoch),
-            error => ChangeError::State {
-                epoch: until.unwrap_or(since),
-                errno: error.raw_os_error().map_or(Errno::EIO, Errno),
-            },
-        })?;
+        let set = self
+            .tracker
+            .changes(since, until)
+            .map_err(|error| match error {
+                HistoryError::Missing(epoch) => ChangeError::CheckpointGone(epoch),
+                error => ChangeError::State {
+                    epoch: until.unwrap_or(since),
+                    errno: error.raw_os_error().map_or(Errno::EIO, Errno),
+                },
+            })?;
         let set = std::sync::Arc::new(set);
         if let Some(key) = key {
             *cache = Some((key, set.clone()));
@@ -94,7 +101,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             }
             at = run.end;
         }
-        let end = self.geometry.touched(ByteRange::new(0, at.min(capacity))).end;
+        let end = self
+            .geometry
+            .touched(ByteRange::new(0, at.min(capacity)))
+            .end;
         let mut zero = RoaringTreemap::new();
         for hole in holes {
             zero.insert_range(hole.start..hole.end);
@@ -104,7 +114,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         self.live_snapshot(id)?;
         let first = self.geometry.touched(ByteRange::new(start, 1)).start;
         let all = BlockRange::new(first, end);
-        let mut found = page(runs(&zero, all).map(|(run, kind)| self.extent(run, kind)), max);
+        let mut found = page(
+            runs(&zero, all).map(|(run, kind)| self.extent(run, kind)),
+            max,
+        );
         if found.next.is_none() && at < capacity {
             found.next = Some(self.geometry.bytes_of(all).end());
         }
@@ -134,7 +147,10 @@ fn page(extents: impl Iterator<Item = Extent>, max: usize) -> ExtentPage {
 }
 
 /// The blocks of `all` in runs, zero where `zero` has them, else data.
-fn runs(zero: &RoaringTreemap, all: BlockRange) -> impl Iterator<Item = (BlockRange, changes::Kind)> {
+fn runs(
+    zero: &RoaringTreemap,
+    all: BlockRange,
+) -> impl Iterator<Item = (BlockRange, changes::Kind)> {
     let mut at = all.start;
     std::iter::from_fn(move || {
         if at >= all.end {
@@ -150,7 +166,14 @@ fn runs(zero: &RoaringTreemap, all: BlockRange) -> impl Iterator<Item = (BlockRa
         };
         let run = BlockRange::new(at, end);
         at = end;
-        Some((run, if is_zero { changes::Kind::Zero } else { changes::Kind::Data }))
+        Some((
+            run,
+            if is_zero {
+                changes::Kind::Zero
+            } else {
+                changes::Kind::Data
+            },
+        ))
     })
 }
 

@@ -44,7 +44,10 @@ struct State {
 impl State {
     fn may_enter(&self, at: usize) -> bool {
         let blocks = self.entries[at].blocks;
-        !self.closed && !self.entries[..at].iter().any(|earlier| earlier.blocks.overlaps(blocks))
+        !self.closed
+            && !self.entries[..at]
+                .iter()
+                .any(|earlier| earlier.blocks.overlaps(blocks))
     }
 }
 
@@ -108,7 +111,11 @@ impl Gate {
 
     fn try_enter(&self, ticket: u64) -> bool {
         let mut state = self.lock();
-        let Some(at) = state.entries.iter().position(|entry| entry.ticket == ticket) else {
+        let Some(at) = state
+            .entries
+            .iter()
+            .position(|entry| entry.ticket == ticket)
+        else {
             return false;
         };
         let may = state.may_enter(at);
@@ -158,7 +165,11 @@ impl Gate {
 
     fn leave(&self, ticket: u64) {
         let mut state = self.lock();
-        let Some(at) = state.entries.iter().position(|entry| entry.ticket == ticket) else {
+        let Some(at) = state
+            .entries
+            .iter()
+            .position(|entry| entry.ticket == ticket)
+        else {
             return;
         };
         let entry = state.entries.remove(at);
@@ -240,7 +251,11 @@ mod tests {
                 let mut gives_up = Box::pin(gate.enter(BlockRange::new(0, 9)));
                 assert!(poll_once(&mut gives_up).await.is_none());
             }
-            assert!(poll_once(pin!(gate.enter(BlockRange::new(5, 6)))).await.is_some());
+            assert!(
+                poll_once(pin!(gate.enter(BlockRange::new(5, 6))))
+                    .await
+                    .is_some()
+            );
             drop(first);
             assert!(gate.lock().entries.is_empty());
         });
@@ -258,7 +273,10 @@ mod tests {
             drop(pass);
             assert_eq!(close.await, Ok(()));
             assert!(poll_once(&mut late).await.is_none());
-            assert_eq!(gate.close(Duration::ZERO, &Never).await, Err(CloseError::Closed));
+            assert_eq!(
+                gate.close(Duration::ZERO, &Never).await,
+                Err(CloseError::Closed)
+            );
             gate.open();
             assert!(poll_once(&mut late).await.is_some());
         });
@@ -269,7 +287,10 @@ mod tests {
         block_on(async {
             let gate = Gate::new();
             let _pass = gate.enter(BlockRange::new(0, 4)).await;
-            assert_eq!(gate.close(Duration::ZERO, &AtOnce).await, Err(CloseError::TimedOut));
+            assert_eq!(
+                gate.close(Duration::ZERO, &AtOnce).await,
+                Err(CloseError::TimedOut)
+            );
             let mut other = pin!(gate.enter(BlockRange::new(50, 51)));
             assert!(poll_once(&mut other).await.is_some());
         });

@@ -69,7 +69,9 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now_us(&self) -> u64 {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
     }
 
@@ -200,7 +202,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         if !self.layers.end(id, fate) {
             return;
         }
-        self.wants_sweep.store(true, std::sync::atomic::Ordering::Release);
+        self.wants_sweep
+            .store(true, std::sync::atomic::Ordering::Release);
         let kind = match fate {
             state::Fate::Live | state::Fate::Released => return,
             state::Fate::Overflowed => EventKind::SnapshotOverflowed,
@@ -212,7 +215,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
     fn event(&self, kind: EventKind, snapshot: Id, message: String) {
         tracing::warn!(?kind, %message);
-        self.events.add(self.clock.now_us(), kind, snapshot, message);
+        self.events
+            .add(self.clock.now_us(), kind, snapshot, message);
     }
 
     fn next_token(&self) -> u64 {

@@ -87,7 +87,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             volume.lose_snapshots(cause);
         }
         if let Some(cause) = reset {
-            volume.event(EventKind::TrackingReset, Id::NIL, format!("tracking started anew: {cause}"));
+            volume.event(
+                EventKind::TrackingReset,
+                Id::NIL,
+                format!("tracking started anew: {cause}"),
+            );
         }
         volume.housekeep();
         Ok(volume)
@@ -155,16 +159,27 @@ async fn read_superblock(area: &impl Disk) -> Result<Option<Superblock>, OpenErr
     let mut found = Vec::new();
     for slot in 0..2 {
         let mut bytes = [0; SUPERBLOCK_BYTES];
-        area.read(slot * SUPERBLOCK_BYTES as u64, &mut bytes).await.map_err(OpenError::Area)?;
+        area.read(slot * SUPERBLOCK_BYTES as u64, &mut bytes)
+            .await
+            .map_err(OpenError::Area)?;
         found.push(Superblock::decode(&bytes));
     }
-    if found.iter().all(|slot| *slot == Err(SuperblockError::Empty)) {
+    if found
+        .iter()
+        .all(|slot| *slot == Err(SuperblockError::Empty))
+    {
         return Ok(None);
     }
-    let newest = found.iter().flatten().max_by_key(|superblock| superblock.generation);
+    let newest = found
+        .iter()
+        .flatten()
+        .max_by_key(|superblock| superblock.generation);
     let why = || {
-        let whys: Vec<String> =
-            found.iter().filter_map(|slot| slot.err()).map(|why| why.to_string()).collect();
+        let whys: Vec<String> = found
+            .iter()
+            .filter_map(|slot| slot.err())
+            .map(|why| why.to_string())
+            .collect();
         let whys = whys.join("; ");
         OpenError::AreaCorrupt(format!("{whys}: choose another file, or remove this one"))
     };
@@ -173,7 +188,9 @@ async fn read_superblock(area: &impl Disk) -> Result<Option<Superblock>, OpenErr
 
 async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(), OpenError> {
     let at = superblock.generation % 2 * SUPERBLOCK_BYTES as u64;
-    area.write(at, &superblock.encode(), true).await.map_err(OpenError::Area)
+    area.write(at, &superblock.encode(), true)
+        .await
+        .map_err(OpenError::Area)
 }
 
 /// What a predecessor left.
@@ -196,14 +213,19 @@ fn open_state<O, A, C: Clock>(
     let Some(state) = found else {
         let lineage = new_lineage("attached", &options.clock);
         let state = State::create(&path, identity, &lineage, Epoch::FIRST);
-        return Ok((state.map_err(|source| state_error(&path, source))?, Past::None));
+        return Ok((
+            state.map_err(|source| state_error(&path, source))?,
+            Past::None,
+        ));
     };
     let died_us = state.alive_us().saturating_add(ALIVE_SLACK_US);
     let broken = |why: &str| Past::Broken(why.to_owned());
     let past = match options.origin_modified_us {
         Some(modified_us) if modified_us <= died_us => Past::Trusted,
         Some(_) => broken("the origin was modified after the volume server died"),
-        None => broken("the volume server died, and nothing tells whether the origin was modified since"),
+        None => broken(
+            "the volume server died, and nothing tells whether the origin was modified since",
+        ),
     };
     Ok((state, past))
 }

@@ -30,11 +30,17 @@ pub(super) fn change_of(
 ) -> Option<Change> {
     match request {
         Request::Read { .. } | Request::Flush => None,
-        Request::Write { offset, from, .. } => {
-            change(ByteRange::new(*offset, from.len() as u64), Kind::Data, geometry)
-        }
+        Request::Write { offset, from, .. } => change(
+            ByteRange::new(*offset, from.len() as u64),
+            Kind::Data,
+            geometry,
+        ),
         Request::Discard { range } => {
-            let kind = if discard_zeroes { Kind::Discarded } else { Kind::Data };
+            let kind = if discard_zeroes {
+                Kind::Discarded
+            } else {
+                Kind::Data
+            };
             change(*range, kind, geometry)
         }
         Request::WriteZeroes { range, .. } => change(*range, Kind::Zero, geometry),
@@ -73,13 +79,31 @@ mod tests {
     #[test]
     fn reads_and_flushes_change_nothing() {
         assert_eq!(of(&Request::Flush), None);
-        assert_eq!(of(&Request::Read { offset: 0, into: &mut [0; 512] }), None);
-        assert_eq!(of(&Request::Write { offset: 9, from: &[], fua: true }), None);
+        assert_eq!(
+            of(&Request::Read {
+                offset: 0,
+                into: &mut [0; 512]
+            }),
+            None
+        );
+        assert_eq!(
+            of(&Request::Write {
+                offset: 9,
+                from: &[],
+                fua: true
+            }),
+            None
+        );
     }
 
     #[test]
     fn a_small_write_touches_its_block() {
-        let change = of(&Request::Write { offset: 4096 - 512, from: &[0; 1024], fua: false }).unwrap();
+        let change = of(&Request::Write {
+            offset: 4096 - 512,
+            from: &[0; 1024],
+            fua: false,
+        })
+        .unwrap();
         assert_eq!(change.touched, BlockRange::new(0, 2));
         assert_eq!(change.kind, Kind::Data);
     }

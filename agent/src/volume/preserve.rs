@@ -28,8 +28,12 @@ pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
 
 impl Buffers {
     pub(super) fn take(&self, len: usize) -> Vec<u8> {
-        let mut buffer =
-            self.0.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let mut buffer = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
         buffer.resize(len, 0);
         buffer
     }
@@ -87,7 +91,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return BlockRange::new(blocks.end, blocks.end);
         };
         let limit = blocks.end.min(start + batch);
-        let end = (start + 1..limit).find(|block| !missing(block)).unwrap_or(limit);
+        let end = (start + 1..limit)
+            .find(|block| !missing(block))
+            .unwrap_or(limit);
         BlockRange::new(start, end)
     }
 
@@ -99,7 +105,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         match self.copy(part, slots, &mut buffer).await {
             Ok(()) => {
                 self.publish(part, slots, layer, &buffer);
-                self.counters.preserved_bytes.fetch_add(buffer.len() as u64, Relaxed);
+                self.counters
+                    .preserved_bytes
+                    .fetch_add(buffer.len() as u64, Relaxed);
             }
             Err(failure) => {
                 self.index.give_back(slots);
@@ -112,20 +120,35 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
     /// Reads old data and puts it into its slots. The last block of the volume is filled up with
     /// zeros.
-    async fn copy(&self, part: BlockRange, slots: SlotRun, buffer: &mut [u8]) -> Result<(), Failure> {
+    async fn copy(
+        &self,
+        part: BlockRange,
+        slots: SlotRun,
+        buffer: &mut [u8],
+    ) -> Result<(), Failure> {
         let bytes = self.geometry.bytes_of(part);
         let (old, fill) = buffer.split_at_mut(usize::try_from(bytes.len).unwrap_or(0));
-        self.origin.read(bytes.offset, old).await.map_err(Failure::Origin)?;
+        self.origin
+            .read(bytes.offset, old)
+            .await
+            .map_err(Failure::Origin)?;
         fill.fill(0);
         let place = area::slot_range(slots.first, slots.count, self.geometry);
-        self.area.write(place.offset, buffer, false).await.map_err(Failure::Store)
+        self.area
+            .write(place.offset, buffer, false)
+            .await
+            .map_err(Failure::Store)
     }
 
     fn publish(&self, part: BlockRange, slots: SlotRun, layer: Layer, buffer: &[u8]) {
         let block_len = usize::try_from(self.geometry.block_bytes()).unwrap_or(usize::MAX);
-        let copies = part.blocks().zip(slots.first..).zip(buffer.chunks_exact(block_len));
+        let copies = part
+            .blocks()
+            .zip(slots.first..)
+            .zip(buffer.chunks_exact(block_len));
         for ((block, slot), bytes) in copies {
-            self.index.publish(slot, block.0, layer, crc32c::crc32c(bytes));
+            self.index
+                .publish(slot, block.0, layer, crc32c::crc32c(bytes));
         }
         // The snapshot may have ended meanwhile; its copy is then swept.
         if self.layers.newest() != Some(layer) {
@@ -136,9 +159,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// I3: a snapshot that would read one of these blocks from the origin is lost, because the
     /// host's write goes on (I7).
     fn lose_readers_of(&self, part: BlockRange, failure: &Failure) {
-        let oldest_copy = part.blocks().map(|block| self.index.newest(block.0)).min().flatten();
+        let oldest_copy = part
+            .blocks()
+            .map(|block| self.index.newest(block.0))
+            .min()
+            .flatten();
         let why = match failure {
-            Failure::Origin(errno) => format!("old data could not be read from the origin: {errno}"),
+            Failure::Origin(errno) => {
+                format!("old data could not be read from the origin: {errno}")
+            }
             Failure::Store(errno) => format!("old data could not be written to the store: {errno}"),
         };
         for (_, entry) in self.layers.all() {

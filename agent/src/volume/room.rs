@@ -86,7 +86,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Delays a writer by a share of the bound that grows from 0 to all of it as the store fills.
     async fn slow_down(&self, bound: Duration) {
         let over = self.used_percent().saturating_sub(FILLING_PERCENT);
-        let share = u32::try_from(over * 100 / (100 - FILLING_PERCENT)).unwrap_or(100).min(100);
+        let share = u32::try_from(over * 100 / (100 - FILLING_PERCENT))
+            .unwrap_or(100)
+            .min(100);
         if share > 0 {
             self.delay(bound * share / 100).await;
         }
@@ -100,7 +102,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     }
 
     fn drop_oldest(&self) {
-        let live = self.layers.all().into_iter().find(|(_, entry)| entry.fate == Fate::Live);
+        let live = self
+            .layers
+            .all()
+            .into_iter()
+            .find(|(_, entry)| entry.fate == Fate::Live);
         if let Some((_, entry)) = live {
             let why = "the snapshot store is full";
             self.event(EventKind::StoreFull, Id::NIL, why.to_owned());

@@ -48,9 +48,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             Request::Write { offset, from, fua } => self.origin.write(*offset, from, *fua).await,
             Request::Flush => self.origin.flush().await,
             Request::Discard { range } => self.origin.discard(*range).await,
-            Request::WriteZeroes { range, fua, may_unmap } => {
-                self.origin.write_zeroes(*range, *fua, *may_unmap).await
-            }
+            Request::WriteZeroes {
+                range,
+                fua,
+                may_unmap,
+            } => self.origin.write_zeroes(*range, *fua, *may_unmap).await,
         }
     }
 }

@@ -160,7 +160,10 @@ impl Tracker for MapTracker {
 
     fn roll(&self) -> bool {
         let next = self.epoch().next();
-        let Some(map) = lock(&self.prepared).take().filter(|map| map.epoch() == next) else {
+        let Some(map) = lock(&self.prepared)
+            .take()
+            .filter(|map| map.epoch() == next)
+        else {
             return false;
         };
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);

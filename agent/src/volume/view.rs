@@ -37,7 +37,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ViewError::OutOfRange(range));
         }
         let blocks = self.geometry.touched(range);
-        self.read_origin_parts(blocks, snapshot.epoch, range, into).await?;
+        self.read_origin_parts(blocks, snapshot.epoch, range, into)
+            .await?;
         for copies in self.copies(blocks, snapshot.epoch) {
             self.read_copies(&copies, id, range, into).await?;
         }
@@ -48,11 +49,19 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// the cut.
     pub async fn view_run(&self, id: Id, offset: u64) -> Result<Run, ViewError> {
         let snapshot = self.live_snapshot(id)?;
-        let run = self.origin.run_at(offset).await.map_err(ViewError::Origin)?;
-        let blocks = self.geometry.touched(ByteRange::new(offset, run.end - offset));
+        let run = self
+            .origin
+            .run_at(offset)
+            .await
+            .map_err(ViewError::Origin)?;
+        let blocks = self
+            .geometry
+            .touched(ByteRange::new(offset, run.end - offset));
         // As with reads: the origin first, then the index.
         let copied = |block: &u64| self.index.find(*block, snapshot.epoch).is_some();
-        let limit = blocks.end.min(blocks.start + u64::from(COPIES_AT_ONCE) * 64);
+        let limit = blocks
+            .end
+            .min(blocks.start + u64::from(COPIES_AT_ONCE) * 64);
         let first = (blocks.start..limit).find(copied).unwrap_or(limit);
         let run = match (run.hole, first) {
             (false, _) => run,
@@ -61,7 +70,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 hole: false,
             },
             (true, first) => Run {
-                end: run.end.min(self.geometry.bytes_of(BlockRange::new(first, first)).offset),
+                end: run
+                    .end
+                    .min(self.geometry.bytes_of(BlockRange::new(first, first)).offset),
                 hole: true,
             },
         };
@@ -80,7 +91,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     }
 
     fn end_of(&self, block: Block) -> u64 {
-        self.geometry.bytes_of(BlockRange::new(block.0, block.0 + 1)).end()
+        self.geometry
+            .bytes_of(BlockRange::new(block.0, block.0 + 1))
+            .end()
     }
 
     /// Reads every run of `blocks` that has no copy.
@@ -94,11 +107,16 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let mut at = blocks.start;
         while at < blocks.end {
             let copied = |block: &u64| self.index.find(*block, epoch).is_some();
-            let start = (at..blocks.end).find(|block| !copied(block)).unwrap_or(blocks.end);
+            let start = (at..blocks.end)
+                .find(|block| !copied(block))
+                .unwrap_or(blocks.end);
             let end = (start..blocks.end).find(copied).unwrap_or(blocks.end);
             let part = self.geometry.bytes_of(BlockRange::new(start, end));
             if let Some((offset, part)) = overlap(part, range, into) {
-                self.origin.read(offset, part).await.map_err(ViewError::Origin)?;
+                self.origin
+                    .read(offset, part)
+                    .await
+                    .map_err(ViewError::Origin)?;
             }
             at = end;
         }
@@ -152,12 +170,16 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let count = u32::try_from(copies.found.len()).unwrap_or(u32::MAX);
         let place = area::slot_range(first, count, self.geometry);
         let read: Result<(), Errno> = self.area.read(place.offset, buffer).await;
-        read.map_err(|errno| format!("the store cannot be read at byte {}: {errno}", place.offset))?;
+        read.map_err(|errno| {
+            format!("the store cannot be read at byte {}: {errno}", place.offset)
+        })?;
         let block_len = usize::try_from(self.geometry.block_bytes()).unwrap_or(usize::MAX);
         for (found, bytes) in copies.found.iter().zip(buffer.chunks_exact(block_len)) {
             if crc32c::crc32c(bytes) != found.checksum {
                 let at = area::slot_range(found.slot, 1, self.geometry).offset;
-                return Err(format!("the store is damaged at byte {at}: checksum mismatch"));
+                return Err(format!(
+                    "the store is damaged at byte {at}: checksum mismatch"
+                ));
             }
         }
         Ok(())
@@ -180,7 +202,10 @@ impl Copies {
         let count = self.found.len() as u64;
         count < u64::from(COPIES_AT_ONCE)
             && block.0 == self.first.0 + count
-            && self.found.last().is_some_and(|last| found.slot == last.slot + 1)
+            && self
+                .found
+                .last()
+                .is_some_and(|last| found.slot == last.slot + 1)
     }
 }
 

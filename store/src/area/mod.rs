@@ -34,7 +34,10 @@ pub fn min_capacity(geometry: Geometry) -> u64 {
 /// Where `count` slots from `slot` on lie.
 pub fn slot_range(slot: u32, count: u32, geometry: Geometry) -> ByteRange {
     let block = geometry.block_bytes();
-    ByteRange::new(FIRST_SLOT_BYTES + u64::from(slot) * block, u64::from(count) * block)
+    ByteRange::new(
+        FIRST_SLOT_BYTES + u64::from(slot) * block,
+        u64::from(count) * block,
+    )
 }
 
 #[cfg(test)]

@@ -132,11 +132,21 @@ mod tests {
     #[test]
     fn the_layout_does_not_change_by_accident() {
         let bytes = superblock().encode();
-        let shown: String = bytes[..USED].iter().map(|byte| format!("{byte:02x}")).collect();
+        let shown: String = bytes[..USED]
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let expected = concat!(
-            "5449444541524541", "01000000", "CRC", "0300000000000000",
-            "01010101010101010101010101010101", "02020202020202020202020202020202",
-            "15cd5b0700000000", "0020000000000000", "0000100000000000", "e803000000000000",
+            "5449444541524541",
+            "01000000",
+            "CRC",
+            "0300000000000000",
+            "01010101010101010101010101010101",
+            "02020202020202020202020202020202",
+            "15cd5b0700000000",
+            "0020000000000000",
+            "0000100000000000",
+            "e803000000000000",
         );
         assert_eq!(shown.replace(&shown[24..32], "CRC"), expected);
         assert_eq!(Superblock::decode(&bytes), Ok(superblock()));
@@ -153,7 +163,10 @@ mod tests {
 
     #[test]
     fn an_empty_slot_and_a_later_version_are_told_apart() {
-        assert_eq!(Superblock::decode(&[0; SUPERBLOCK_BYTES]), Err(SuperblockError::Empty));
+        assert_eq!(
+            Superblock::decode(&[0; SUPERBLOCK_BYTES]),
+            Err(SuperblockError::Empty)
+        );
         let mut bytes = superblock().encode();
         bytes[8] = 2;
         assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Version(2)));

@@ -76,8 +76,16 @@ impl DenseMap {
             plane_words,
         };
         let expected = header(lineage, epoch, blocks);
-        if map.header().iter().zip(expected).any(|(word, value)| word.load(Relaxed) != value) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "another map's header"));
+        if map
+            .header()
+            .iter()
+            .zip(expected)
+            .any(|(word, value)| word.load(Relaxed) != value)
+        {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "another map's header",
+            ));
         }
         Ok(map)
     }
@@ -115,7 +123,10 @@ impl DenseMap {
     pub fn changed_blocks(&self) -> u64 {
         let mut sum = 0;
         self.each_touched_page(Plane::Changed, |_, words| {
-            sum += words.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum::<u64>();
+            sum += words
+                .iter()
+                .map(|word| u64::from(word.load(Relaxed).count_ones()))
+                .sum::<u64>();
         });
         sum
     }
@@ -148,11 +159,15 @@ impl DenseMap {
     }
 
     fn touched(&self, plane: Plane) -> &[AtomicU64] {
-        self.mapping.words(PAGE_WORDS + plane as usize * self.touched_words, self.touched_words)
+        self.mapping.words(
+            PAGE_WORDS + plane as usize * self.touched_words,
+            self.touched_words,
+        )
     }
 
     fn plane(&self, plane: Plane) -> &[AtomicU64] {
-        let first = PAGE_WORDS + touched_span(self.touched_words) + plane as usize * self.plane_words;
+        let first =
+            PAGE_WORDS + touched_span(self.touched_words) + plane as usize * self.plane_words;
         self.mapping.words(first, self.plane_words)
     }
 
@@ -188,7 +203,10 @@ impl DenseMap {
             while bits != 0 {
                 let page = index * 64 + bits.trailing_zeros() as usize;
                 bits &= bits - 1;
-                visit(page as u64, &words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS]);
+                visit(
+                    page as u64,
+                    &words[page * PAGE_WORDS..(page + 1) * PAGE_WORDS],
+                );
             }
         }
     }

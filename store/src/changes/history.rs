@@ -106,7 +106,13 @@ impl History {
                     // A merged file and one of its parts: the wider one is complete.
                     let known = segments.get(&last).map(|segment| segment.first);
                     if known.is_none_or(|known| first < known) {
-                        segments.insert(last, Segment { first, form: Form::Sealed });
+                        segments.insert(
+                            last,
+                            Segment {
+                                first,
+                                form: Form::Sealed,
+                            },
+                        );
                     }
                 }
                 Name::Dense(epoch) if epoch < current => dense.push(epoch),
@@ -117,7 +123,10 @@ impl History {
             }
         }
         for epoch in dense {
-            let sealed = segments.range(epoch..).next().is_some_and(|(_, s)| s.first <= epoch);
+            let sealed = segments
+                .range(epoch..)
+                .next()
+                .is_some_and(|(_, s)| s.first <= epoch);
             if !sealed {
                 let map = open_dense(dir, lineage, epoch, blocks)?;
                 let form = Form::Dense(Arc::new(map));
@@ -128,7 +137,10 @@ impl History {
             .iter()
             .filter(|(last, _)| {
                 let after = Epoch(last.0 + 1);
-                segments.range(after..).next().is_some_and(|(_, wider)| wider.first <= **last)
+                segments
+                    .range(after..)
+                    .next()
+                    .is_some_and(|(_, wider)| wider.first <= **last)
             })
             .map(|(last, _)| *last)
             .collect();
@@ -177,7 +189,11 @@ impl History {
                 continue;
             }
             self.seal(last)?;
-            let before = self.segments.range(..last).next_back().map(|(before, _)| *before);
+            let before = self
+                .segments
+                .range(..last)
+                .next_back()
+                .map(|(before, _)| *before);
             if let Some(before) = before.filter(|b| checkpoints.binary_search(b).is_err()) {
                 self.merge(before, last)?;
             }
@@ -208,14 +224,16 @@ impl History {
             Form::Sealed => {
                 let path = set_path(&self.dir, segment.first, last);
                 let bytes = fs::read(&path).map_err(|source| io_error(&path, source))?;
-                ChangeSet::decode(&bytes)
-                    .map_err(|source| HistoryError::Decode { path, source })
+                ChangeSet::decode(&bytes).map_err(|source| HistoryError::Decode { path, source })
             }
         }
     }
 
     fn seal(&mut self, last: Epoch) -> Result<(), HistoryError> {
-        let Some(Segment { first, form: Form::Dense(map) }) = self.segments.get(&last).cloned()
+        let Some(Segment {
+            first,
+            form: Form::Dense(map),
+        }) = self.segments.get(&last).cloned()
         else {
             return Ok(());
         };
@@ -224,9 +242,10 @@ impl History {
     }
 
     fn merge(&mut self, earlier: Epoch, last: Epoch) -> Result<(), HistoryError> {
-        let (Some(before), Some(after)) =
-            (self.segments.get(&earlier).cloned(), self.segments.get(&last).cloned())
-        else {
+        let (Some(before), Some(after)) = (
+            self.segments.get(&earlier).cloned(),
+            self.segments.get(&last).cloned(),
+        ) else {
             return Ok(());
         };
         let mut sum = self.load(earlier, &before)?;
@@ -241,13 +260,22 @@ impl History {
         let path = set_path(&self.dir, first, last);
         fs::write(&temporary, set.encode()).map_err(|source| io_error(&temporary, source))?;
         fs::rename(&temporary, &path).map_err(|source| io_error(&path, source))?;
-        self.segments.insert(last, Segment { first, form: Form::Sealed });
+        self.segments.insert(
+            last,
+            Segment {
+                first,
+                form: Form::Sealed,
+            },
+        );
         Ok(())
     }
 
     fn drop_segment(&mut self, last: Epoch) -> Result<(), HistoryError> {
         match self.segments.remove(&last) {
-            Some(Segment { form: Form::Dense(_), .. }) => remove(&dense_path(&self.dir, last)),
+            Some(Segment {
+                form: Form::Dense(_),
+                ..
+            }) => remove(&dense_path(&self.dir, last)),
             Some(Segment { first, .. }) => remove(&set_path(&self.dir, first, last)),
             None => Ok(()),
         }
@@ -294,7 +322,12 @@ fn set_path(dir: &Path, first: Epoch, last: Epoch) -> PathBuf {
     dir.join(format!("set-{first}-{last}"))
 }
 
-fn open_dense(dir: &Path, lineage: Id, epoch: Epoch, blocks: u64) -> Result<DenseMap, HistoryError> {
+fn open_dense(
+    dir: &Path,
+    lineage: Id,
+    epoch: Epoch,
+    blocks: u64,
+) -> Result<DenseMap, HistoryError> {
     let path = dense_path(dir, epoch);
     DenseMap::open(&path, lineage, epoch, blocks).map_err(|source| io_error(&path, source))
 }
@@ -336,7 +369,10 @@ mod tests {
 
     fn blocks(history: &History, since: u64, until: u64) -> Vec<u64> {
         let set = history.diff(Epoch(since), Epoch(until)).unwrap();
-        set.runs(0).flat_map(|(run, _)| run.blocks()).map(|block| block.0).collect()
+        set.runs(0)
+            .flat_map(|(run, _)| run.blocks())
+            .map(|block| block.0)
+            .collect()
     }
 
     #[test]
@@ -349,7 +385,10 @@ mod tests {
         assert_eq!(blocks(&history, 2, 6), vec![3, 4, 5, 6]);
         assert_eq!(blocks(&history, 5, 6), vec![6]);
         assert_eq!(blocks(&history, 6, 6), Vec::<u64>::new());
-        assert!(matches!(history.diff(Epoch(1), Epoch(5)), Err(HistoryError::Missing(Epoch(2)))));
+        assert!(matches!(
+            history.diff(Epoch(1), Epoch(5)),
+            Err(HistoryError::Missing(Epoch(2)))
+        ));
         let mut names: Vec<_> = fs::read_dir(dir.path())
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -366,7 +405,9 @@ mod tests {
         let checkpoints = [Epoch(1), Epoch(4)];
         // Died after the merged file appeared and before its parts went.
         let parts = dir.path().join("parts");
-        first.housekeep(&[Epoch(1), Epoch(2), Epoch(3), Epoch(4)]).unwrap();
+        first
+            .housekeep(&[Epoch(1), Epoch(2), Epoch(3), Epoch(4)])
+            .unwrap();
         fs::create_dir(&parts).unwrap();
         for name in ["set-2-2", "set-3-3", "set-4-4"] {
             fs::copy(dir.path().join(name), parts.join(name)).unwrap();
@@ -393,8 +434,14 @@ mod tests {
         let last = bytes.len() - 1;
         bytes[last] ^= 1;
         fs::write(&path, bytes).unwrap();
-        assert!(matches!(history.diff(Epoch(1), Epoch(2)), Err(HistoryError::Decode { .. })));
+        assert!(matches!(
+            history.diff(Epoch(1), Epoch(2)),
+            Err(HistoryError::Decode { .. })
+        ));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(history.diff(Epoch(1), Epoch(2)), Err(HistoryError::Io { .. })));
+        assert!(matches!(
+            history.diff(Epoch(1), Epoch(2)),
+            Err(HistoryError::Io { .. })
+        ));
     }
 }

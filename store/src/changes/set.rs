@@ -111,9 +111,10 @@ impl ChangeSet {
             at = at.max(run.start);
             let mut end = run.end;
             let mut kind = Kind::Data;
-            for (special, becomes) in
-                [(&mut zeroed as &mut dyn PeekRange, Kind::Zero), (&mut discarded, Kind::Discarded)]
-            {
+            for (special, becomes) in [
+                (&mut zeroed as &mut dyn PeekRange, Kind::Zero),
+                (&mut discarded, Kind::Discarded),
+            ] {
                 match special.first_ending_after(at) {
                     Some(range) if range.start <= at => (kind, end) = (becomes, end.min(range.end)),
                     Some(range) => end = end.min(range.start),
@@ -153,7 +154,9 @@ impl ChangeSet {
 
     /// Reads the stored form.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let (header, mut body) = bytes.split_at_checked(HEADER_BYTES).ok_or(DecodeError::NotASet)?;
+        let (header, mut body) = bytes
+            .split_at_checked(HEADER_BYTES)
+            .ok_or(DecodeError::NotASet)?;
         if header[..8] != MAGIC || header[8..12] != 1_u32.to_le_bytes() {
             return Err(DecodeError::NotASet);
         }

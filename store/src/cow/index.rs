@@ -85,7 +85,10 @@ impl Index {
     /// Makes the index of `slots` slots from the words in `state`. Slots of layers that the
     /// snapshot table does not know are freed.
     pub fn open(state: Arc<State>, slots: u32) -> io::Result<Self> {
-        let bucket_bits = slots.next_power_of_two().trailing_zeros().max(GROUP_BITS + 1);
+        let bucket_bits = slots
+            .next_power_of_two()
+            .trailing_zeros()
+            .max(GROUP_BITS + 1);
         let words = (1_usize << bucket_bits) + slots as usize;
         let index = Self {
             slots,
@@ -105,7 +108,9 @@ impl Index {
     }
 
     fn rebuild(&self) {
-        let fresh = u32::try_from(self.state.fresh().load(Acquire)).unwrap_or(0).min(self.slots);
+        let fresh = u32::try_from(self.state.fresh().load(Acquire))
+            .unwrap_or(0)
+            .min(self.slots);
         let mut free = lock(&self.free);
         free.fresh = fresh;
         // Downwards, so that low slots are given first.
@@ -186,7 +191,9 @@ impl Index {
 
     /// Gives taken slots back unused.
     pub fn give_back(&self, run: SlotRun) {
-        lock(&self.free).recycled.extend((run.first..run.first + run.count).rev());
+        lock(&self.free)
+            .recycled
+            .extend((run.first..run.first + run.count).rev());
     }
 
     /// Makes a block's copy count. Its bytes are in the slot already; nobody publishes the same
@@ -224,7 +231,9 @@ impl Index {
         let fresh = lock(&self.free).fresh;
         (0..fresh).filter_map(move |slot| {
             let (block, layer) = split(self.word(slot).load(Acquire));
-            layer.filter(|layer| self.epoch_of(*layer) >= from).map(|_| block)
+            layer
+                .filter(|layer| self.epoch_of(*layer) >= from)
+                .map(|_| block)
         })
     }
 
@@ -241,9 +250,17 @@ impl Index {
             return false;
         }
         let epoch = self.epoch_of(layer);
-        let older = self.chain(block).map(|(_, other)| other).filter(|other| *other < epoch).max();
-        let first_reader = live.partition_point(|reader| older.is_some_and(|older| *reader <= older));
-        if live.get(first_reader).is_some_and(|reader| *reader <= epoch) {
+        let older = self
+            .chain(block)
+            .map(|(_, other)| other)
+            .filter(|other| *other < epoch)
+            .max();
+        let first_reader =
+            live.partition_point(|reader| older.is_some_and(|older| *reader <= older));
+        if live
+            .get(first_reader)
+            .is_some_and(|reader| *reader <= epoch)
+        {
             return false;
         }
         self.unlink(slot, block);
@@ -304,12 +321,17 @@ impl Index {
     }
 
     fn next(&self, slot: u32) -> &AtomicU32 {
-        &self.links.half_words(((1 << self.bucket_bits) + slot as usize) * 4, 1)[0]
+        &self
+            .links
+            .half_words(((1 << self.bucket_bits) + slot as usize) * 4, 1)[0]
     }
 
     /// Where a block's chain starts: neighbours within a group side by side, groups spread by
     /// the golden ratio (Knuth, The Art of Computer Programming 6.4).
-    #[expect(clippy::cast_possible_truncation, reason = "shifted down to bucket_bits first")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "shifted down to bucket_bits first"
+    )]
     fn bucket(&self, block: u64) -> usize {
         let group_bits = self.bucket_bits - GROUP_BITS;
         let spread = (block >> GROUP_BITS).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (64 - group_bits);
@@ -322,7 +344,9 @@ fn join(block: u64, layer: Layer) -> u64 {
 }
 
 fn split(word: u64) -> (u64, Option<Layer>) {
-    let layer = usize::try_from(word >> BLOCK_BITS).ok().and_then(|layer| layer.checked_sub(1));
+    let layer = usize::try_from(word >> BLOCK_BITS)
+        .ok()
+        .and_then(|layer| layer.checked_sub(1));
     (word & BLOCK_MASK, layer.and_then(Layer::at))
 }
 

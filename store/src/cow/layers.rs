@@ -24,7 +24,10 @@ pub struct Layer(u16);
 impl Layer {
     /// The layer at a place of the table; `None` past its end.
     pub(super) fn at(place: usize) -> Option<Self> {
-        u16::try_from(place).ok().filter(|_| place < MAX_SNAPSHOTS).map(Self)
+        u16::try_from(place)
+            .ok()
+            .filter(|_| place < MAX_SNAPSHOTS)
+            .map(Self)
     }
 
     /// Its place in the table.
@@ -90,7 +93,11 @@ impl Layers {
 
     /// Epochs of live snapshots, ascending.
     pub fn live(&self) -> Vec<Epoch> {
-        self.read().iter().filter(|(_, e)| e.fate == Fate::Live).map(|(_, e)| e.epoch).collect()
+        self.read()
+            .iter()
+            .filter(|(_, e)| e.fate == Fate::Live)
+            .map(|(_, e)| e.epoch)
+            .collect()
     }
 
     /// All snapshots whose fate is still known, oldest first.
@@ -100,7 +107,11 @@ impl Layers {
 
     /// A snapshot by its id.
     pub fn get(&self, id: Id) -> Option<SnapshotEntry> {
-        self.read().iter().rev().find(|(_, entry)| entry.id == id).map(|(_, entry)| *entry)
+        self.read()
+            .iter()
+            .rev()
+            .find(|(_, entry)| entry.id == id)
+            .map(|(_, entry)| *entry)
     }
 
     /// Whether a snapshot can be added now.
@@ -110,7 +121,13 @@ impl Layers {
 
     /// Adds a snapshot of the epoch that is about to end. No change is in flight. It counts once
     /// the state's epoch is past its own.
-    pub fn add(&self, id: Id, epoch: Epoch, created_us: u64, index: &Index) -> Result<(), LayersError> {
+    pub fn add(
+        &self,
+        id: Id,
+        epoch: Epoch,
+        created_us: u64,
+        index: &Index,
+    ) -> Result<(), LayersError> {
         let layer = self.place_for(id, index)?;
         let entry = SnapshotEntry {
             id,
@@ -130,7 +147,9 @@ impl Layers {
     /// Ends a live snapshot; `false` when it was not live.
     pub fn end(&self, id: Id, fate: Fate) -> bool {
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        let live = entries.iter_mut().find(|(_, e)| e.id == id && e.fate == Fate::Live);
+        let live = entries
+            .iter_mut()
+            .find(|(_, e)| e.id == id && e.fate == Fate::Live);
         let Some((layer, entry)) = live else {
             return false;
         };
@@ -146,7 +165,9 @@ impl Layers {
             return Err(LayersError::Exists(id));
         }
         let taken = |layer: &Layer| entries.iter().any(|(other, _)| other == layer);
-        let empty = (0..MAX_SNAPSHOTS).filter_map(Layer::at).find(|layer| !taken(layer));
+        let empty = (0..MAX_SNAPSHOTS)
+            .filter_map(Layer::at)
+            .find(|layer| !taken(layer));
         // Else forget the oldest fate.
         let ended = || {
             entries
@@ -158,8 +179,12 @@ impl Layers {
     }
 
     fn note_newest(&self, entries: &[(Layer, SnapshotEntry)]) {
-        let newest = entries.iter().rev().find(|(_, entry)| entry.fate == Fate::Live);
-        self.newest.store(newest.map_or(0, |(layer, _)| layer.place() + 1), Release);
+        let newest = entries
+            .iter()
+            .rev()
+            .find(|(_, entry)| entry.fate == Fate::Live);
+        self.newest
+            .store(newest.map_or(0, |(layer, _)| layer.place() + 1), Release);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<(Layer, SnapshotEntry)>> {

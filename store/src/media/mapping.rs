@@ -73,7 +73,9 @@ impl Mapping {
         // SAFETY: the range lies in the mapping (asserted), which lives as long as `self`; a
         // mapping is page-aligned, so a word's address is aligned; AtomicU64 has the layout of
         // u64, any bits are valid, and all access in every process is atomic.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().cast::<AtomicU64>().add(first), count) }
+        unsafe {
+            std::slice::from_raw_parts(self.raw.as_ptr().cast::<AtomicU64>().add(first), count)
+        }
     }
 
     /// `count` 32-bit words from the byte `offset` on, which is a multiple of 4.
@@ -83,7 +85,9 @@ impl Mapping {
             "half words leave the mapping"
         );
         // SAFETY: as in `words`; the offset is a multiple of the alignment of AtomicU32.
-        unsafe { std::slice::from_raw_parts(self.raw.as_ptr().add(offset).cast::<AtomicU32>(), count) }
+        unsafe {
+            std::slice::from_raw_parts(self.raw.as_ptr().add(offset).cast::<AtomicU32>(), count)
+        }
     }
 }
 

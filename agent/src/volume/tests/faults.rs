@@ -23,7 +23,11 @@ fn snapshot(volume: &SimVolume, byte: u8) -> Id {
 }
 
 fn write(volume: &SimVolume, block: u64, fill: u8) -> Result<(), Errno> {
-    run(volume.serve(Request::Write { offset: block * 4096, from: &[fill; 4096], fua: false }))
+    run(volume.serve(Request::Write {
+        offset: block * 4096,
+        from: &[fill; 4096],
+        fua: false,
+    }))
 }
 
 fn read(volume: &SimVolume, id: Id, block: u64) -> Result<u8, ViewError> {
@@ -34,7 +38,12 @@ fn read(volume: &SimVolume, id: Id, block: u64) -> Result<u8, ViewError> {
 }
 
 fn kinds(volume: &SimVolume) -> Vec<EventKind> {
-    volume.wait_events(0, Duration::ZERO).0.iter().map(|event| event.kind).collect()
+    volume
+        .wait_events(0, Duration::ZERO)
+        .0
+        .iter()
+        .map(|event| event.kind)
+        .collect()
 }
 
 #[test]
@@ -53,8 +62,14 @@ fn a_full_store_drops_the_oldest_snapshot_and_never_fails_the_host() {
     assert_eq!(read(&volume, second, 0), Ok(1));
     assert_eq!(read(&volume, second, 129), Ok(0));
     let kinds = kinds(&volume);
-    let filling = kinds.iter().position(|kind| *kind == EventKind::StoreFilling).unwrap();
-    let overflowed = kinds.iter().position(|kind| *kind == EventKind::SnapshotOverflowed).unwrap();
+    let filling = kinds
+        .iter()
+        .position(|kind| *kind == EventKind::StoreFilling)
+        .unwrap();
+    let overflowed = kinds
+        .iter()
+        .position(|kind| *kind == EventKind::SnapshotOverflowed)
+        .unwrap();
     assert!(filling < overflowed, "the warning comes before: {kinds:?}");
     for block in 0..256 {
         write(&volume, block, 3).unwrap();
@@ -78,7 +93,11 @@ fn a_slow_store_delays_each_writer_at_most_by_its_bound() {
         let now = volume.status().counters.delayed_us;
         // One share of the bound on the way in, one whole wait when nothing is left; each look
         // at the clock takes 0.1 ms here.
-        assert!(now - delayed <= 2 * 40_000 + 2_000, "block {block}: {} us", now - delayed);
+        assert!(
+            now - delayed <= 2 * 40_000 + 2_000,
+            "block {block}: {} us",
+            now - delayed
+        );
         delayed = now;
     }
     assert!(delayed > 0);
@@ -99,7 +118,10 @@ fn space_that_a_release_frees_serves_a_full_store() {
         write(&volume, block, 2).unwrap();
     }
     assert_eq!(read(&volume, second, 60), Ok(0));
-    assert_eq!(volume.release(Id([9; 16])), Err(ReleaseError::SnapshotNotFound(Id([9; 16]))));
+    assert_eq!(
+        volume.release(Id([9; 16])),
+        Err(ReleaseError::SnapshotNotFound(Id([9; 16])))
+    );
     assert_eq!(read(&volume, first, 0), Err(ViewError::Released(first)));
 }
 
@@ -148,9 +170,16 @@ fn requests_outside_the_volume_are_refused_whole() {
     let world = World::new(CAPACITY, 64);
     let volume = world.open();
     let end = CAPACITY as u64;
-    let late = Request::Write { offset: end - 1, from: &[1; 2], fua: false };
+    let late = Request::Write {
+        offset: end - 1,
+        from: &[1; 2],
+        fua: false,
+    };
     assert_eq!(run(volume.serve(late)), Err(Errno::EINVAL));
-    let far = Request::Read { offset: u64::MAX, into: &mut [0] };
+    let far = Request::Read {
+        offset: u64::MAX,
+        into: &mut [0],
+    };
     assert_eq!(run(volume.serve(far)), Err(Errno::EINVAL));
     assert_eq!(volume.status().changed_bytes, 0);
     let id = snapshot(&volume, 1);
@@ -186,18 +215,37 @@ fn a_new_lineage_refuses_older_checkpoints_with_the_cause() {
     let before = volume.status();
     write(&volume, 5, 1).unwrap();
     run(volume.reset_tracking("the origin was restored")).unwrap();
-    let asked = volume.changes(Some(before.lineage), before.checkpoints[0].epoch, None, 0, 10);
+    let asked = volume.changes(
+        Some(before.lineage),
+        before.checkpoints[0].epoch,
+        None,
+        0,
+        10,
+    );
     let cause = "the origin was restored".to_owned();
     assert_eq!(asked, Err(ChangeError::TrackingReset { cause }));
     let epoch = before.checkpoints[0].epoch;
-    assert_eq!(volume.changes(None, epoch, None, 0, 10), Err(ChangeError::CheckpointGone(epoch)));
+    assert_eq!(
+        volume.changes(None, epoch, None, 0, 10),
+        Err(ChangeError::CheckpointGone(epoch))
+    );
     assert_eq!(read(&volume, id, 5), Ok(0), "the snapshot itself stays");
     snapshot(&volume, 2);
     write(&volume, 6, 1).unwrap();
     let newest = volume.status().checkpoints[0].epoch;
-    assert_eq!(volume.changes(None, newest, None, 0, 10).unwrap().extents.len(), 1);
+    assert_eq!(
+        volume
+            .changes(None, newest, None, 0, 10)
+            .unwrap()
+            .extents
+            .len(),
+        1
+    );
     drop(volume);
-    assert_eq!(world.open().status().lineage_cause, "the origin was restored");
+    assert_eq!(
+        world.open().status().lineage_cause,
+        "the origin was restored"
+    );
 }
 
 #[test]
@@ -224,14 +272,22 @@ fn a_foreign_or_damaged_area_is_refused_and_left_alone() {
     let before = world.area.bytes().clone();
     let mut other = world.options();
     other.volume_id = Id([6; 16]);
-    assert!(matches!(run(Volume::open(other)), Err(OpenError::AreaCorrupt(why)) if why.contains("another")));
+    assert!(
+        matches!(run(Volume::open(other)), Err(OpenError::AreaCorrupt(why)) if why.contains("another"))
+    );
     world.area.bytes()[..8192].fill(0xAB);
-    assert!(matches!(run(Volume::open(world.options())), Err(OpenError::AreaCorrupt(_))));
+    assert!(matches!(
+        run(Volume::open(world.options())),
+        Err(OpenError::AreaCorrupt(_))
+    ));
     assert!(world.area.bytes()[..8192].iter().all(|byte| *byte == 0xAB));
     *world.area.bytes() = before;
     run(Volume::open(world.options())).unwrap();
     let small = World::new(CAPACITY, 63);
-    assert!(matches!(run(Volume::open(small.options())), Err(OpenError::AreaTooSmall { .. })));
+    assert!(matches!(
+        run(Volume::open(small.options())),
+        Err(OpenError::AreaTooSmall { .. })
+    ));
 }
 
 #[test]
@@ -242,6 +298,10 @@ fn an_area_that_was_given_up_serves_another_volume() {
     run(volume.retire(&options.state_dir)).unwrap();
     std::fs::create_dir(&options.state_dir).unwrap();
     let other = Id([6; 16]);
-    let volume = run(Volume::open(crate::volume::Options { volume_id: other, ..options })).unwrap();
+    let volume = run(Volume::open(crate::volume::Options {
+        volume_id: other,
+        ..options
+    }))
+    .unwrap();
     assert_eq!(volume.status().epoch, Epoch::FIRST);
 }

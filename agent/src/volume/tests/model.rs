@@ -51,9 +51,19 @@ struct Touches<'a> {
 
 impl Touches<'_> {
     fn note(&self) {
-        let blocks = self.volume.geometry().touched(self.range).blocks().map(|block| block.0);
+        let blocks = self
+            .volume
+            .geometry()
+            .touched(self.range)
+            .blocks()
+            .map(|block| block.0);
         let epoch = self.volume.tracker.epoch();
-        self.model.borrow_mut().touched.entry(epoch).or_default().extend(blocks);
+        self.model
+            .borrow_mut()
+            .touched
+            .entry(epoch)
+            .or_default()
+            .extend(blocks);
     }
 }
 
@@ -68,7 +78,11 @@ async fn serve(volume: &SimVolume, random: &Random, model: &Rc<RefCell<Model>>) 
     let range = request_bytes(random);
     let fill = u8::try_from(1 + random.below(255)).unwrap();
     let kind = random.below(10);
-    let touches = (kind > 1).then(|| Touches { volume, model, range });
+    let touches = (kind > 1).then(|| Touches {
+        volume,
+        model,
+        range,
+    });
     if let Some(touches) = &touches {
         touches.note();
     }
@@ -76,17 +90,31 @@ async fn serve(volume: &SimVolume, random: &Random, model: &Rc<RefCell<Model>>) 
     let mut into = vec![0; range.len as usize];
     let fua = fill.is_multiple_of(2);
     let request = match kind {
-        0 => Request::Read { offset: range.offset, into: &mut into },
+        0 => Request::Read {
+            offset: range.offset,
+            into: &mut into,
+        },
         1 => Request::Flush,
         2 => Request::Discard { range },
-        3 => Request::WriteZeroes { range, fua, may_unmap: !fua },
-        _ => Request::Write { offset: range.offset, from: &data, fua },
+        3 => Request::WriteZeroes {
+            range,
+            fua,
+            may_unmap: !fua,
+        },
+        _ => Request::Write {
+            offset: range.offset,
+            from: &data,
+            fua,
+        },
     };
     volume.serve(request).await.expect("the host sees no error");
 }
 
 async fn cut(volume: &SimVolume, world: &World, id: Id, model: &Rc<RefCell<Model>>) {
-    let token = volume.hold(Duration::from_secs(3600)).await.expect("writers drain");
+    let token = volume
+        .hold(Duration::from_secs(3600))
+        .await
+        .expect("writers drain");
     let frozen = world.origin.bytes().clone();
     let cut = volume.cut(token, Some(id)).expect("cut");
     model.borrow_mut().cuts.push(Cut {
@@ -108,7 +136,10 @@ async fn check_view(volume: &SimVolume, which: usize, model: &Rc<RefCell<Model>>
         let len = (CAPACITY - at).min(50_001);
         let mut into = vec![0; len];
         match volume.read_view(id, at as u64, &mut into).await {
-            Ok(()) => assert!(into == frozen[at..at + len], "view {id} differs in {at}+{len}"),
+            Ok(()) => assert!(
+                into == frozen[at..at + len],
+                "view {id} differs in {at}+{len}"
+            ),
             Err(ViewError::Released(_) | ViewError::NotFound(_)) => {
                 assert!(!model.borrow().cuts[which].live, "a live view is gone");
                 return;
@@ -150,9 +181,16 @@ async fn check_allocated(
 /// I6, and that nothing is reported that no request touched.
 fn check_diffs(volume: &SimVolume, model: &Model) {
     let forgotten = |cut: &Cut| {
-        volume.changes(None, cut.checkpoint.epoch, None, 0, 1).is_err()
+        volume
+            .changes(None, cut.checkpoint.epoch, None, 0, 1)
+            .is_err()
     };
-    for (at, since) in model.cuts.iter().enumerate().filter(|(_, cut)| !forgotten(cut)) {
+    for (at, since) in model
+        .cuts
+        .iter()
+        .enumerate()
+        .filter(|(_, cut)| !forgotten(cut))
+    {
         for until in model.cuts[at..].iter().filter(|cut| !forgotten(cut)) {
             check_diff(volume, model, since, until);
         }
@@ -165,7 +203,9 @@ fn check_diff(volume: &SimVolume, model: &Model, since: &Cut, until: &Cut) {
     let mut start = 0;
     loop {
         let lineage = Some(since.checkpoint.lineage);
-        let page = volume.changes(lineage, from, Some(to), start, 4).expect("diff");
+        let page = volume
+            .changes(lineage, from, Some(to), start, 4)
+            .expect("diff");
         for extent in page.extents {
             assert!(extent.range.offset >= start);
             start = extent.range.end();
@@ -187,12 +227,21 @@ fn check_diff(volume: &SimVolume, model: &Model, since: &Cut, until: &Cut) {
         let range = (block as usize * 4096)..CAPACITY.min(block as usize * 4096 + 4096);
         let new = &until.frozen[range.clone()];
         if new != &since.frozen[range] {
-            assert!(reported.contains_key(&block), "block {block} of {from}..{to} is missing");
+            assert!(
+                reported.contains_key(&block),
+                "block {block} of {from}..{to} is missing"
+            );
         }
         if let Some(kind) = reported.get(&block) {
-            assert!(touched.contains(&block), "block {block} of {from}..{to} was not touched");
+            assert!(
+                touched.contains(&block),
+                "block {block} of {from}..{to} was not touched"
+            );
             let zero = new.iter().all(|byte| *byte == 0);
-            assert!(*kind == Kind::Data || zero, "block {block} is said to be {kind:?}");
+            assert!(
+                *kind == Kind::Data || zero,
+                "block {block} is said to be {kind:?}"
+            );
         }
     }
 }

@@ -160,7 +160,11 @@ impl Clock for SimClock {
         poll_fn(|_| {
             // Each look takes a moment, so every sleep ends.
             let now = self.0.fetch_add(100, Relaxed);
-            if now >= wake { Poll::Ready(()) } else { Poll::Pending }
+            if now >= wake {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }

@@ -162,7 +162,13 @@ fn a_slot_taken_but_not_published_is_free_after_a_death() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let world = create(&path);
-    assert_eq!(world.index.take(10), Some(SlotRun { first: 0, count: 10 }));
+    assert_eq!(
+        world.index.take(10),
+        Some(SlotRun {
+            first: 0,
+            count: 10
+        })
+    );
     assert_eq!(open(&path).index.used(), 0);
 }
 
@@ -171,7 +177,10 @@ fn a_snapshot_whose_cut_did_not_happen_is_gone_after_a_death() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");
     let world = create(&path);
-    world.layers.add(Id([9; 16]), world.state.epoch(), 0, &world.index).unwrap();
+    world
+        .layers
+        .add(Id([9; 16]), world.state.epoch(), 0, &world.index)
+        .unwrap();
     assert!(open(&path).layers.all().is_empty());
 }
 
@@ -180,14 +189,23 @@ fn the_table_tells_the_fate_until_its_place_is_needed() {
     let dir = tempfile::tempdir().unwrap();
     let world = create(&dir.path().join("state"));
     for epoch in 1..=MAX_SNAPSHOTS as u64 {
-        world.layers.add(id_of(Epoch(epoch)), Epoch(epoch), 0, &world.index).unwrap();
+        world
+            .layers
+            .add(id_of(Epoch(epoch)), Epoch(epoch), 0, &world.index)
+            .unwrap();
     }
     let next = id_of(Epoch(5000));
     let full = world.layers.add(next, Epoch(5000), 0, &world.index);
     assert_eq!(full, Err(crate::cow::LayersError::Full));
     assert!(world.layers.end(id_of(Epoch(7)), Fate::Overflowed));
-    assert_eq!(world.layers.get(id_of(Epoch(7))).unwrap().fate, Fate::Overflowed);
-    world.layers.add(next, Epoch(5000), 0, &world.index).unwrap();
+    assert_eq!(
+        world.layers.get(id_of(Epoch(7))).unwrap().fate,
+        Fate::Overflowed
+    );
+    world
+        .layers
+        .add(next, Epoch(5000), 0, &world.index)
+        .unwrap();
     assert!(world.layers.get(id_of(Epoch(7))).is_none());
     assert!(!world.layers.end(id_of(Epoch(7)), Fate::Lost));
 }
