@@ -31,6 +31,9 @@ mod supervisor;
 mod validate;
 mod volumes;
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
