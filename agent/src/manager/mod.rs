@@ -32,7 +32,7 @@ mod validate;
 mod volumes;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fs, io,

@@ -26,15 +26,15 @@ use crate::{
 /// Wall time when a test begins.
 const START_US: u64 = 1_800_000_000_000_000;
 
-pub(in crate::manager) struct Bench {
-    pub(super) dir: tempfile::TempDir,
-    pub(super) journal: Journal,
-    pub(super) kernel: Arc<Kernel>,
+pub(crate) struct Bench {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) journal: Journal,
+    pub(crate) kernel: Arc<Kernel>,
     now_us: Arc<AtomicU64>,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let journal = Journal::default();
         Self {
             dir: tempfile::tempdir().unwrap(),
@@ -47,7 +47,7 @@ impl Bench {
         }
     }
 
-    pub(super) fn paths(&self) -> Paths {
+    pub(crate) fn paths(&self) -> Paths {
         Paths {
             runtime_dir: self.dir.path().join("run"),
             state_dir: self.dir.path().join("state"),
@@ -55,11 +55,11 @@ impl Bench {
     }
 
     /// Starts the control plane, again after [`Bench::kill`].
-    pub(super) async fn start(&self) -> Arc<Manager> {
+    pub(crate) async fn start(&self) -> Arc<Manager> {
         self.start_with("/nonexistent/tidemarkd".as_ref()).await
     }
 
-    pub(super) async fn start_with(&self, program: &Path) -> Arc<Manager> {
+    pub(crate) async fn start_with(&self, program: &Path) -> Arc<Manager> {
         let now_us = Arc::clone(&self.now_us);
         let config = Config {
             paths: self.paths(),
@@ -71,13 +71,13 @@ impl Bench {
     }
 
     /// Lets wall time pass.
-    pub(super) fn pass(&self, time: Duration) {
+    pub(crate) fn pass(&self, time: Duration) {
         let us = u64::try_from(time.as_micros()).unwrap();
         self.now_us.fetch_add(us, Ordering::SeqCst);
     }
 
     /// Ends a control plane, and waits until it has given the catalog up.
-    pub(super) async fn kill(&self, manager: Arc<Manager>) {
+    pub(crate) async fn kill(&self, manager: Arc<Manager>) {
         manager.shut_down();
         let weak = Arc::downgrade(&manager);
         drop(manager);
@@ -86,12 +86,12 @@ impl Bench {
         }
     }
 
-    pub(super) fn fake(&self, name: &str) -> Arc<Fake> {
+    pub(crate) fn fake(&self, name: &str) -> Arc<Fake> {
         Fake::start(name, &self.paths().volume(name), &self.journal)
     }
 
     /// What to attach a volume with; its origin is made.
-    pub(super) fn attach_args(&self, name: &str) -> AttachArgs {
+    pub(crate) fn attach_args(&self, name: &str) -> AttachArgs {
         let origin_path = self.dir.path().join(format!("{name}.img"));
         std::fs::write(&origin_path, b"origin").unwrap();
         AttachArgs {
@@ -106,18 +106,18 @@ impl Bench {
     }
 
     /// Attaches a volume that is served by a fake.
-    pub(super) async fn attach(&self, manager: &Arc<Manager>, name: &str) -> Arc<Fake> {
+    pub(crate) async fn attach(&self, manager: &Arc<Manager>, name: &str) -> Arc<Fake> {
         let fake = self.fake(name);
         manager.attach(self.attach_args(name)).await.unwrap();
         fake
     }
 
-    pub(super) fn journal(&self) -> Vec<String> {
+    pub(crate) fn journal(&self) -> Vec<String> {
         self.journal.lock().unwrap().clone()
     }
 }
 
-pub(super) fn create_args(volumes: &[&str]) -> CreateArgs {
+pub(crate) fn create_args(volumes: &[&str]) -> CreateArgs {
     CreateArgs {
         volumes: volumes.iter().map(|&name| name.to_owned()).collect(),
         group: String::new(),
@@ -129,7 +129,7 @@ pub(super) fn create_args(volumes: &[&str]) -> CreateArgs {
     }
 }
 
-pub(super) async fn create(manager: &Arc<Manager>, volume: &str) -> Snapshot {
+pub(crate) async fn create(manager: &Arc<Manager>, volume: &str) -> Snapshot {
     let mut made = manager
         .create_snapshots(create_args(&[volume]))
         .await
@@ -138,7 +138,7 @@ pub(super) async fn create(manager: &Arc<Manager>, volume: &str) -> Snapshot {
 }
 
 /// Every kept event.
-pub(super) async fn events(manager: &Manager) -> Vec<EventRecord> {
+pub(crate) async fn events(manager: &Manager) -> Vec<EventRecord> {
     let mut reader = manager.events().read(0, None, false);
     let mut events = Vec::new();
     while let Some(event) = reader.next().await.unwrap() {
@@ -148,7 +148,7 @@ pub(super) async fn events(manager: &Manager) -> Vec<EventRecord> {
 }
 
 /// How many kept events are of this kind.
-pub(super) async fn count(manager: &Manager, kind: &str) -> usize {
+pub(crate) async fn count(manager: &Manager, kind: &str) -> usize {
     let kind = format!("EVENT_KIND_{kind}");
     let events = events(manager).await;
     events
@@ -158,7 +158,7 @@ pub(super) async fn count(manager: &Manager, kind: &str) -> usize {
 }
 
 /// Waits until a volume is as wanted.
-pub(super) async fn until(manager: &Manager, name: &str, wanted: impl Fn(&Volume) -> bool) {
+pub(crate) async fn until(manager: &Manager, name: &str, wanted: impl Fn(&Volume) -> bool) {
     loop {
         if wanted(&manager.volume(name).await.unwrap()) {
             return;
@@ -167,21 +167,21 @@ pub(super) async fn until(manager: &Manager, name: &str, wanted: impl Fn(&Volume
     }
 }
 
-pub(super) fn reason(error: &Error) -> &'static str {
+pub(crate) fn reason(error: &Error) -> &'static str {
     error.reason_name()
 }
 
 /// A kernel whose mounts and freezes are what a test says.
 #[derive(Default)]
-pub(in crate::manager) struct Kernel {
-    pub(super) mounted: Mutex<BTreeMap<PathBuf, PathBuf>>,
-    pub(super) refuse: AtomicBool,
-    pub(super) watchdog_strikes: AtomicBool,
+pub(crate) struct Kernel {
+    pub(crate) mounted: Mutex<BTreeMap<PathBuf, PathBuf>>,
+    pub(crate) refuse: AtomicBool,
+    pub(crate) watchdog_strikes: AtomicBool,
     journal: Journal,
 }
 
 impl Kernel {
-    pub(super) fn mount(&self, device: &str, point: &str) {
+    pub(crate) fn mount(&self, device: &str, point: &str) {
         self.mounted
             .lock()
             .unwrap()

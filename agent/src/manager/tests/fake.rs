@@ -27,30 +27,30 @@ use tokio::{
 use crate::{paths::VolumePaths, server::wire};
 
 /// What all servers of a test were asked, in order.
-pub(super) type Journal = Arc<Mutex<Vec<String>>>;
+pub(crate) type Journal = Arc<Mutex<Vec<String>>>;
 
-pub(super) const CAPACITY: u64 = 1 << 30;
+pub(crate) const CAPACITY: u64 = 1 << 30;
 
 /// What a test sees and sets.
-pub(super) struct State {
-    pub(super) lineage: Id,
-    pub(super) cause: String,
-    pub(super) epoch: u64,
-    pub(super) snapshots: BTreeMap<Id, (u64, SnapshotFate)>,
-    pub(super) checkpoints: Vec<u64>,
-    pub(super) device_path: String,
-    pub(super) pid: i32,
+pub(crate) struct State {
+    pub(crate) lineage: Id,
+    pub(crate) cause: String,
+    pub(crate) epoch: u64,
+    pub(crate) snapshots: BTreeMap<Id, (u64, SnapshotFate)>,
+    pub(crate) checkpoints: Vec<u64>,
+    pub(crate) device_path: String,
+    pub(crate) pid: i32,
     /// Calls to fail, by name, until taken away.
-    pub(super) fail: HashMap<&'static str, FailureKind>,
+    pub(crate) fail: HashMap<&'static str, FailureKind>,
     /// How long a Hold takes.
-    pub(super) drain: Duration,
+    pub(crate) drain: Duration,
     held: Option<u64>,
     tokens: u64,
     events: Vec<VolumeEvent>,
 }
 
 /// A server that listens.
-pub(super) struct Fake {
+pub(crate) struct Fake {
     name: String,
     socket: PathBuf,
     journal: Journal,
@@ -61,7 +61,7 @@ pub(super) struct Fake {
 
 impl Fake {
     /// A server for a volume of this name, listening where the volume's paths say.
-    pub(super) fn start(name: &str, paths: &VolumePaths, journal: &Journal) -> Arc<Self> {
+    pub(crate) fn start(name: &str, paths: &VolumePaths, journal: &Journal) -> Arc<Self> {
         std::fs::create_dir_all(paths.dir()).unwrap();
         let fake = Arc::new(Self {
             name: name.to_owned(),
@@ -88,12 +88,12 @@ impl Fake {
         fake
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
     /// Listens, again after [`Fake::die`].
-    pub(super) fn listen(self: &Arc<Self>) {
+    pub(crate) fn listen(self: &Arc<Self>) {
         let _ = std::fs::remove_file(&self.socket);
         let listener = UnixListener::bind(&self.socket).unwrap();
         let fake = Arc::clone(self);
@@ -106,7 +106,7 @@ impl Fake {
     }
 
     /// Ends without a word, as if killed.
-    pub(super) async fn die(&self) {
+    pub(crate) async fn die(&self) {
         let task = self.task.lock().unwrap().take();
         if let Some(task) = task {
             task.abort();
@@ -115,7 +115,7 @@ impl Fake {
     }
 
     /// Tells an event to whoever waits.
-    pub(super) fn tell(&self, kind: VolumeEventKind, snapshot: Option<Id>, message: &str) {
+    pub(crate) fn tell(&self, kind: VolumeEventKind, snapshot: Option<Id>, message: &str) {
         let mut state = self.state();
         let sequence = state.events.len() as u64 + 1;
         state.events.push(VolumeEvent {
@@ -312,7 +312,7 @@ impl Fake {
 
 impl State {
     /// As a server does that lost its state, or was told to.
-    pub(super) fn begin_lineage(&mut self, cause: &str) {
+    pub(crate) fn begin_lineage(&mut self, cause: &str) {
         self.lineage = Id([self.lineage.0[0] + 1; 16]);
         cause.clone_into(&mut self.cause);
         self.epoch = 1;
@@ -321,7 +321,7 @@ impl State {
     }
 
     /// Snapshots that can be read.
-    pub(super) fn live(&self) -> Vec<Id> {
+    pub(crate) fn live(&self) -> Vec<Id> {
         let live = self
             .snapshots
             .iter()
@@ -330,7 +330,7 @@ impl State {
     }
 
     /// Whether writers wait.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.held.is_some()
     }
 }

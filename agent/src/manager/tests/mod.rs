@@ -1,8 +1,8 @@
 //! The control plane over fake volume servers.
 
-mod bench;
+pub(crate) mod bench;
 mod cutting;
-mod fake;
+pub(crate) mod fake;
 mod leasing;
 mod restarting;
 mod volumes;
