@@ -80,8 +80,8 @@ test: root build lint
 	exit $$result
 
 demo: root deps
-	$(CARGO) build --quiet --release --bins
-	target/release/tidemark demo
+	$(CARGO) build --workspace --bins
+	target/debug/tidemark demo
 
 bench: root deps
 	$(CARGO) build --quiet --release --workspace --bins

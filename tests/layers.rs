@@ -14,12 +14,9 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("disk", &["request"]),
     ("volume", &["disk", "request"]),
     ("host", &["paths"]),
-    ("transport", &["volume", "disk", "request", "host", "paths"]),
-    (
-        "server",
-        &["transport", "volume", "disk", "request", "host", "paths"],
-    ),
-    ("manager", &["server", "transport", "host", "paths"]),
+    ("transport", &["disk", "request", "host", "paths"]),
+    ("server", &["transport", "volume", "disk", "request", "host", "paths"]),
+    ("manager", &["host", "paths"]),
     ("rpc", &["manager", "paths"]),
 ];
 
