@@ -15,7 +15,10 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("volume", &["disk", "request"]),
     ("host", &["paths"]),
     ("transport", &["disk", "request", "host", "paths"]),
-    ("server", &["transport", "volume", "disk", "request", "host", "paths"]),
+    (
+        "server",
+        &["transport", "volume", "disk", "request", "host", "paths"],
+    ),
     ("manager", &["host", "paths"]),
     ("rpc", &["manager", "paths"]),
 ];
