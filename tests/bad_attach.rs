@@ -173,15 +173,18 @@ fn areas_that_cannot_be_used() {
     let api = daemon.api();
     let area = daemon.path("vol.area");
     daemon.attach_new("vol", BYTES, AREA);
-    api.detach("vol", false).expect("a detach");
     let origin = daemon.path("vol.img");
 
-    // Another volume's area; then the same with both superblocks flipped.
-    let other = new_image(&daemon, "other.img");
-    let foreign = attach_request("other", &other, &area, 0);
-    let corrupt_area = daemon.path("corrupt.area");
-    std::fs::copy(&area, &corrupt_area).expect("an area can be copied");
+    // Another volume's area as it is in use; the same with both superblocks damaged.
+    let [foreign_area, corrupt_area] =
+        ["foreign.area", "corrupt.area"].map(|name| daemon.path(name));
+    for copy in [&foreign_area, &corrupt_area] {
+        std::fs::copy(&area, copy).expect("an area can be copied");
+    }
     flip(&corrupt_area, 0, 64 * 1024);
+    api.detach("vol", false).expect("a detach");
+    let other = new_image(&daemon, "other.img");
+    let foreign = attach_request("other", &other, &foreign_area, 0);
     let corrupt = attach_request("vol", &origin, &corrupt_area, 0);
     let text_area = daemon.path("text.area");
     std::fs::write(
@@ -191,7 +194,7 @@ fn areas_that_cannot_be_used() {
     .expect("a file can be written");
     let text = attach_request("vol", &origin, &text_area, 0);
     let tiny = attach_request("vol", &origin, &daemon.path("tiny.area"), 4096);
-    let huge = attach_request("vol", &origin, &daemon.path("huge.area"), 1 << 60);
+    let huge = attach_request("vol", &origin, &daemon.path("huge.area"), 8 << 40);
     let nowhere = attach_request("vol", &origin, &daemon.path("none/vol.area"), AREA);
     let itself = attach_request("vol", &origin, &origin, 0);
     let before = daemon.world().leftovers();

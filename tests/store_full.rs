@@ -34,7 +34,7 @@ fn the_snapshot_is_dropped_and_the_host_writes_on() {
     let pulled = daemon.cli().run(&[
         "pull",
         &snapshot.id,
-        &daemon.world().text("never.img"),
+        &daemon.world().text("command.img"),
         "--json",
     ]);
     assert_eq!(pulled.code, Some(code::FAILED), "{pulled:?}");
