@@ -1,1 +1,3 @@
 //! The control plane: volumes, snapshots, leases, operations.
+
+pub mod operations;
