@@ -1,3 +1,7 @@
 //! The control plane: volumes, snapshots, leases, operations.
 
+mod error;
 pub mod operations;
+pub mod streams;
+
+pub use error::{Error, ErrorReason, reason_name};

@@ -2,8 +2,9 @@
 
 use std::{fmt, sync::Arc};
 
-use tidemark_proto::v1::ErrorReason;
 use tokio::sync::watch;
+
+use crate::manager::{Error, ErrorReason};
 
 /// Why work was asked to stop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,12 +17,13 @@ pub enum CancelCause {
     ClientGone,
 }
 
-impl CancelCause {
-    /// The API's word for it.
-    pub fn reason(self) -> ErrorReason {
-        match self {
-            Self::Asked | Self::ClientGone => ErrorReason::OperationCancelled,
-            Self::ShuttingDown => ErrorReason::ShuttingDown,
+impl From<CancelCause> for Error {
+    fn from(cause: CancelCause) -> Self {
+        match cause {
+            CancelCause::Asked | CancelCause::ClientGone => {
+                Self::new(ErrorReason::OperationCancelled, cause.to_string())
+            }
+            CancelCause::ShuttingDown => Self::shutting_down(),
         }
     }
 }
@@ -30,7 +32,7 @@ impl fmt::Display for CancelCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Asked => "the operation was cancelled on request",
-            Self::ShuttingDown => "the agent is shutting down: resume when it is back",
+            Self::ShuttingDown => "the agent is shutting down",
             Self::ClientGone => "the client went away",
         })
     }

@@ -22,16 +22,18 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tidemark_proto::v1::{ErrorReason, OperationKind, OperationState};
+use tidemark_proto::v1::{OperationKind, OperationState};
 use tokio::sync::watch;
 
 pub use cancel::{CancelCause, CancelToken};
+
+use super::{Error, ErrorReason};
 
 /// Finished operations that stay known. At about 300 bytes each: 75 KiB.
 pub const KEPT_FINISHED: usize = 256;
 
 /// Operations that may run at once. Each stream has the memory of
-/// `streams::STREAM_MEMORY_BYTES`: 32 of them hold at most 224 MiB.
+/// [`super::streams::STREAM_MEMORY_BYTES`]: 32 of them hold at most 256 MiB.
 pub const MAX_RUNNING: usize = 32;
 
 /// An operation at one moment.
@@ -54,27 +56,7 @@ pub struct OperationStatus {
     /// When it ended; `None` while it runs.
     pub ended_at: Option<SystemTime>,
     /// Why it failed or was cancelled.
-    pub error: Option<OperationError>,
-}
-
-/// Why an operation did not succeed, in the API's words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OperationError {
-    /// For programs.
-    pub reason: ErrorReason,
-    /// For people.
-    pub message: String,
-}
-
-/// An operation could not begin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StartError {
-    /// Too much runs already.
-    #[error("{MAX_RUNNING} operations run, which is the limit: wait for one or cancel one")]
-    TooMany,
-    /// The agent is going down.
-    #[error("the agent is shutting down: ask again when it is back")]
-    ShuttingDown,
+    pub error: Option<Error>,
 }
 
 /// Every operation that runs, and the last that ended. Cheap to clone.
@@ -108,17 +90,18 @@ struct Entry {
 struct End {
     state: OperationState,
     at: SystemTime,
-    error: Option<OperationError>,
+    error: Option<Error>,
 }
 
 impl Operations {
-    /// Registers work that begins now. `total_bytes` is 0 while unknown.
+    /// Registers work that begins now. `total_bytes` is 0 while unknown. Fails with
+    /// LIMIT_REACHED when [`MAX_RUNNING`] run, with SHUTTING_DOWN when the agent goes down.
     pub fn start(
         &self,
         kind: OperationKind,
         subject: impl Into<String>,
         total_bytes: u64,
-    ) -> Result<OperationGuard, StartError> {
+    ) -> Result<OperationGuard, Error> {
         let entry = Arc::new(Entry {
             id: uuid::Uuid::new_v4().simple().to_string(),
             kind,
@@ -131,10 +114,10 @@ impl Operations {
         });
         let mut registry = self.lock();
         if registry.closed {
-            return Err(StartError::ShuttingDown);
+            return Err(CancelCause::ShuttingDown.into());
         }
         if registry.running.len() >= MAX_RUNNING {
-            return Err(StartError::TooMany);
+            return Err(too_many());
         }
         registry.running.push(entry.clone());
         drop(registry);
@@ -194,6 +177,21 @@ impl Operations {
         }
     }
 
+    /// Returns when nothing runs any more. With [`Operations::shut_down`] before it: before the
+    /// runtime goes, because workers use it.
+    pub async fn drained(&self) {
+        loop {
+            let Some(entry) = self.lock().running.first().cloned() else {
+                return;
+            };
+            let mut end = entry.end.subscribe();
+            // The entry is held here, so the sender lives; either answer means: look again.
+            let _ = end.wait_for(Option::is_some).await;
+            // The end is published just before the registry is told.
+            tokio::task::yield_now().await;
+        }
+    }
+
     fn find(&self, id: &str) -> Option<Arc<Entry>> {
         let registry = self.lock();
         let mut all = registry.running.iter().chain(&registry.finished);
@@ -213,6 +211,13 @@ impl Operations {
         // The registry holds no invariant that a panic between two statements could break.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn too_many() -> Error {
+    Error::new(
+        ErrorReason::LimitReached,
+        format!("{MAX_RUNNING} operations run, which is the limit: wait for one or cancel one"),
+    )
 }
 
 impl Entry {
@@ -260,11 +265,11 @@ impl OperationGuard {
     }
 
     /// Ends the operation. After a cancellation, an error means CANCELLED.
-    pub fn finish(self, outcome: Result<(), OperationError>) {
+    pub fn finish(self, outcome: Result<(), Error>) {
         self.end(outcome);
     }
 
-    fn end(&self, outcome: Result<(), OperationError>) {
+    fn end(&self, outcome: Result<(), Error>) {
         let state = match (&outcome, self.entry.cancel.cause()) {
             (Ok(()), _) => OperationState::Succeeded,
             (Err(_), Some(_)) => OperationState::Cancelled,
@@ -290,14 +295,8 @@ impl OperationGuard {
 impl Drop for OperationGuard {
     fn drop(&mut self) {
         let error = match self.entry.cancel.cause() {
-            Some(cause) => OperationError {
-                reason: cause.reason(),
-                message: cause.to_string(),
-            },
-            None => OperationError {
-                reason: ErrorReason::Internal,
-                message: "the work ended without a result".into(),
-            },
+            Some(cause) => cause.into(),
+            None => Error::internal("the work ended without a result: the agent's log says more"),
         };
         // No effect after finish().
         self.end(Err(error));

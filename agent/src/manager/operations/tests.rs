@@ -1,11 +1,9 @@
 use std::time::Duration;
 
-use tidemark_proto::v1::{ErrorReason, OperationKind, OperationState};
+use tidemark_proto::v1::{OperationKind, OperationState};
 
-use super::{
-    CancelCause, KEPT_FINISHED, MAX_RUNNING, OperationError, OperationGuard, Operations,
-    StartError,
-};
+use super::{CancelCause, KEPT_FINISHED, MAX_RUNNING, OperationGuard, Operations};
+use crate::manager::{Error, ErrorReason};
 
 fn start(operations: &Operations) -> OperationGuard {
     operations
@@ -45,12 +43,18 @@ fn a_dropped_guard_ends_its_operation() {
 
     let cancelled = start(&operations);
     let id = cancelled.id().to_string();
-    assert_eq!(operations.cancel(&id).unwrap().state, OperationState::Running);
+    assert_eq!(
+        operations.cancel(&id).unwrap().state,
+        OperationState::Running
+    );
     assert_eq!(cancelled.cancel_token().check(), Err(CancelCause::Asked));
     drop(cancelled);
     let status = operations.get(&id).unwrap();
     assert_eq!(status.state, OperationState::Cancelled);
-    assert_eq!(status.error.unwrap().reason, ErrorReason::OperationCancelled);
+    assert_eq!(
+        status.error.unwrap().reason,
+        ErrorReason::OperationCancelled
+    );
 }
 
 #[test]
@@ -58,10 +62,7 @@ fn an_error_without_a_cancel_is_a_failure() {
     let operations = Operations::default();
     let guard = start(&operations);
     let id = guard.id().to_string();
-    let error = OperationError {
-        reason: ErrorReason::DigestMismatch,
-        message: "differs".into(),
-    };
+    let error = Error::new(ErrorReason::DigestMismatch, "differs");
     guard.finish(Err(error.clone()));
     let status = operations.get(&id).unwrap();
     assert_eq!(status.state, OperationState::Failed);
@@ -73,7 +74,7 @@ fn the_registry_is_bounded() {
     let operations = Operations::default();
     let running: Vec<_> = (0..MAX_RUNNING).map(|_| start(&operations)).collect();
     let refused = operations.start(OperationKind::StreamData, "vol", 0);
-    assert_eq!(refused.err(), Some(StartError::TooMany));
+    assert_eq!(refused.err().unwrap().reason, ErrorReason::LimitReached);
     drop(running);
     for _ in 0..KEPT_FINISHED {
         start(&operations).finish(Ok(()));
@@ -88,12 +89,18 @@ fn shutting_down_cancels_all_and_refuses_more() {
     let operations = Operations::default();
     let guard = start(&operations);
     operations.shut_down();
-    assert_eq!(guard.cancel_token().cause(), Some(CancelCause::ShuttingDown));
+    assert_eq!(
+        guard.cancel_token().cause(),
+        Some(CancelCause::ShuttingDown)
+    );
     // The first cause stays.
     operations.cancel(guard.id());
-    assert_eq!(guard.cancel_token().cause(), Some(CancelCause::ShuttingDown));
+    assert_eq!(
+        guard.cancel_token().cause(),
+        Some(CancelCause::ShuttingDown)
+    );
     let refused = operations.start(OperationKind::HashExtents, "vol", 0);
-    assert_eq!(refused.err(), Some(StartError::ShuttingDown));
+    assert_eq!(refused.err().unwrap().reason, ErrorReason::ShuttingDown);
 }
 
 #[tokio::test]
@@ -101,7 +108,10 @@ async fn waiting_ends_with_the_operation_or_the_timeout() {
     let operations = Operations::default();
     let guard = start(&operations);
     let id = guard.id().to_string();
-    let early = operations.wait(&id, Duration::from_millis(1)).await.unwrap();
+    let early = operations
+        .wait(&id, Duration::from_millis(1))
+        .await
+        .unwrap();
     assert_eq!(early.state, OperationState::Running);
     let waiter = tokio::spawn({
         let (operations, id) = (operations.clone(), id.clone());
@@ -126,7 +136,10 @@ async fn a_watch_conflates_steps_and_shows_the_end() {
     progress.add(10);
     guard.finish(Ok(()));
     let last = watch.next().await.unwrap();
-    assert_eq!((last.done_bytes, last.state), (30, OperationState::Succeeded));
+    assert_eq!(
+        (last.done_bytes, last.state),
+        (30, OperationState::Succeeded)
+    );
     assert!(watch.next().await.is_none());
 }
 
