@@ -209,7 +209,11 @@ impl Geometry {
     pub const fn bytes_of(self, blocks: BlockRange) -> ByteRange {
         let offset = blocks.start << self.shift;
         let end = blocks.end << self.shift;
-        let end = if end > self.capacity { self.capacity } else { end };
+        let end = if end > self.capacity {
+            self.capacity
+        } else {
+            end
+        };
         ByteRange::new(offset, end.saturating_sub(offset))
     }
 }
