@@ -2,6 +2,7 @@
 
 mod error;
 pub mod operations;
+pub mod restores;
 pub mod streams;
 
 pub use error::{Error, ErrorReason, reason_name};

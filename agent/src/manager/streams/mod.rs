@@ -25,6 +25,7 @@ pub use encode::Encoder;
 pub use pipeline::{PartStream, spawn};
 pub use runs::Scope;
 pub use walk::{Piece, Walk};
+pub(super) use zero::is_zero;
 
 use super::Error;
 use crate::volume::ExtentPage;

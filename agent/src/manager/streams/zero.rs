@@ -7,7 +7,7 @@ const STRIDE: usize = 256;
 
 /// Whether every byte is zero. Stops at the first stride that is not, which for data is
 /// nearly always the first of all.
-pub(super) fn is_zero(bytes: &[u8]) -> bool {
+pub(in crate::manager) fn is_zero(bytes: &[u8]) -> bool {
     bytes
         .chunks(STRIDE)
         .all(|chunk| chunk.iter().fold(0, |seen, byte| seen | byte) == 0)
