@@ -10,6 +10,8 @@
 
 pub mod digest;
 mod encode;
+mod hashing;
+mod outlet;
 mod pipeline;
 mod runs;
 #[cfg(test)]
@@ -22,7 +24,12 @@ use std::io;
 use tidemark_proto::v1::{DataBatch, DataTrailer};
 
 pub use encode::Encoder;
-pub use pipeline::{PartStream, spawn};
+pub use hashing::{
+    DEFAULT_HASH_PIECE_BYTES, Hasher, MAX_HASH_PIECE_BYTES, MIN_HASH_PIECE_BYTES, PieceHashes,
+    spawn_hasher,
+};
+pub use outlet::Feed;
+pub use pipeline::spawn;
 pub use runs::Scope;
 pub use walk::{Piece, Walk};
 pub(super) use zero::is_zero;

@@ -1,6 +1,6 @@
 //! First stage of a stream: reads what is to be sent and tells zeros from data.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, io};
 
 use prost::bytes::Bytes;
 use tidemark_store::units::ByteRange;
@@ -93,13 +93,8 @@ impl<S: Subject> Walk<S> {
         let range = self.data_in_cell(offset)?;
         let len = usize::try_from(range.len).map_err(Error::internal)?;
         let mut buffer = vec![0; len];
-        if let Err(error) = self.subject.read(offset, &mut buffer) {
-            self.subject.check()?;
-            return Err(Error::internal(format!(
-                "reading {range} of the view failed: {error}; the snapshot itself is live, so \
-                 look for errors of the origin's device"
-            )));
-        }
+        let read = self.subject.read(offset, &mut buffer);
+        read.map_err(|error| read_failed(&mut self.subject, range, &error))?;
         self.split(offset, Bytes::from(buffer));
         Ok(())
     }
@@ -135,6 +130,21 @@ impl<S: Subject> Walk<S> {
             let extent = Extent { range, kind };
             self.ready.push_back(Piece { extent, data });
         }
+    }
+}
+
+/// What a failed read of the view means: the snapshot's fate, where it has met one.
+pub(super) fn read_failed(
+    subject: &mut impl Subject,
+    range: ByteRange,
+    error: &io::Error,
+) -> Error {
+    match subject.check() {
+        Err(fate) => fate,
+        Ok(()) => Error::internal(format!(
+            "reading {range} of the view failed: {error}; the snapshot itself is live, so look \
+             for errors of the origin's device"
+        )),
     }
 }
 
