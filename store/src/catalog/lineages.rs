@@ -6,8 +6,8 @@ use super::{Catalog, CatalogError, LineageRecord, MAX_LINEAGES};
 use crate::units::Id;
 
 impl Catalog {
-    /// The volume is on this lineage now. When it is a new one, the one before ends with its
-    /// cause, and `true` is answered.
+    /// The volume is on this lineage now. `true` when that is news and ended the one before; a
+    /// volume's first lineage ends none.
     pub fn begin_lineage(
         &mut self,
         volume: &str,
@@ -24,7 +24,7 @@ impl Catalog {
             if !new {
                 return Ok(false);
             }
-            transaction.execute(
+            let ended = transaction.execute(
                 "UPDATE lineages SET ended_cause = ?3
                  WHERE volume = ?1 AND lineage <> ?2 AND ended_cause IS NULL",
                 (volume, lineage, cause),
@@ -35,7 +35,7 @@ impl Catalog {
                     ORDER BY number DESC LIMIT -1 OFFSET ?2)",
                 (volume, MAX_LINEAGES),
             )?;
-            Ok(true)
+            Ok(ended > 0)
         })
     }
 

@@ -88,6 +88,13 @@ CREATE TABLE events (
     message  TEXT NOT NULL
 ) STRICT;
 
+-- Where reading a volume server's own events has come to; they start anew with each process.
+CREATE TABLE event_cursors (
+    volume   TEXT PRIMARY KEY,
+    server   TEXT NOT NULL,
+    sequence INTEGER NOT NULL
+) STRICT;
+
 CREATE TABLE lineages (
     number      INTEGER PRIMARY KEY,
     lineage     BLOB NOT NULL UNIQUE CHECK (length(lineage) = 16),

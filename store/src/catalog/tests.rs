@@ -80,14 +80,14 @@ fn everything_reads_back_after_reopening() {
     };
     {
         let mut catalog = Catalog::open(&place.path).unwrap();
-        catalog.insert_volume(&volume("data", 1)).unwrap();
+        catalog.insert_volume(&volume("data", 1), None).unwrap();
         catalog
             .insert_snapshots(&[snapshot("data", id(2), 4)], Some(("r1", &request)))
             .unwrap();
         let members = ["z".to_owned(), "data".to_owned()];
         catalog.insert_group("g", &members).unwrap();
-        catalog.insert_event(&event("first")).unwrap();
-        assert!(catalog.begin_lineage("data", id(7), "attached", 3).unwrap());
+        catalog.insert_event(&event("first"), None).unwrap();
+        catalog.begin_lineage("data", id(7), "attached", 3).unwrap();
     }
     let mut catalog = Catalog::open(&place.path).unwrap();
     assert_eq!(catalog.volumes().unwrap(), vec![volume("data", 1)]);
@@ -99,7 +99,7 @@ fn everything_reads_back_after_reopening() {
     assert_eq!(catalog.request("r1").unwrap(), Some(request));
     assert_eq!(catalog.group("g").unwrap().unwrap(), ["z", "data"]);
     assert_eq!(catalog.lineage(id(7)).unwrap().unwrap().cause, "attached");
-    assert_eq!(catalog.insert_event(&event("second")).unwrap(), 2);
+    assert_eq!(catalog.insert_event(&event("second"), None).unwrap(), 2);
     assert_eq!(catalog.events(1, 10).unwrap()[0].event, event("second"));
 }
 
@@ -107,16 +107,35 @@ fn everything_reads_back_after_reopening() {
 fn names_origins_and_areas_are_unique() {
     let place = place();
     let mut catalog = Catalog::open(&place.path).unwrap();
-    catalog.insert_volume(&volume("data", 1)).unwrap();
-    let again = catalog.insert_volume(&volume("data", 2));
+    catalog.insert_volume(&volume("data", 1), None).unwrap();
+    let again = catalog.insert_volume(&volume("data", 2), None);
     assert!(matches!(again, Err(CatalogError::Conflict { .. })));
     let mut other = volume("other", 3);
     other.origin_path = "/images/data".into();
-    assert!(catalog.insert_volume(&other).is_err());
+    assert!(catalog.insert_volume(&other, None).is_err());
     other = volume("other", 3);
     other.area_path = "/areas/data".into();
-    assert!(catalog.insert_volume(&other).is_err());
+    assert!(catalog.insert_volume(&other, None).is_err());
     assert_eq!(catalog.volumes().unwrap().len(), 1);
+}
+
+#[test]
+fn a_volume_taken_back_can_be_asked_for_again() {
+    let place = place();
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    let request = RequestRecord {
+        call: "attach".to_owned(),
+        arguments: vec![1],
+        results: vec!["data".to_owned()],
+    };
+    for _ in 0..2 {
+        catalog
+            .insert_volume(&volume("data", 1), Some(("r", &request)))
+            .unwrap();
+        catalog.take_back_volume("data", Some("r")).unwrap();
+    }
+    assert_eq!(catalog.request("r").unwrap(), None);
+    assert!(catalog.volumes().unwrap().is_empty());
 }
 
 #[test]
@@ -174,7 +193,7 @@ fn prefixes_tell_one_from_many() {
 fn detaching_ends_snapshots_and_lineage_with_the_cause() {
     let place = place();
     let mut catalog = Catalog::open(&place.path).unwrap();
-    catalog.insert_volume(&volume("data", 1)).unwrap();
+    catalog.insert_volume(&volume("data", 1), None).unwrap();
     catalog.begin_lineage("data", id(7), "attached", 3).unwrap();
     catalog
         .insert_snapshots(&[snapshot("data", id(2), 1)], None)
@@ -190,7 +209,7 @@ fn detaching_ends_snapshots_and_lineage_with_the_cause() {
 fn a_new_lineage_ends_the_one_before_with_its_cause() {
     let place = place();
     let mut catalog = Catalog::open(&place.path).unwrap();
-    assert!(catalog.begin_lineage("data", id(1), "attached", 1).unwrap());
+    assert!(!catalog.begin_lineage("data", id(1), "attached", 1).unwrap());
     assert!(!catalog.begin_lineage("data", id(1), "attached", 1).unwrap());
     assert!(
         catalog
@@ -223,7 +242,7 @@ fn events_and_gone_snapshots_are_bounded() {
                 'released', '', 0, 'crash', i, 0, 0, 1, 4096 FROM n"
         ))
         .unwrap();
-    catalog.insert_event(&event("one more")).unwrap();
+    catalog.insert_event(&event("one more"), None).unwrap();
     let events = catalog.events(0, u32::MAX).unwrap();
     assert_eq!(events.len(), usize::try_from(MAX_EVENTS).unwrap());
     assert_eq!(events[0].sequence, 2);
@@ -233,6 +252,20 @@ fn events_and_gone_snapshots_are_bounded() {
     let kept = catalog.snapshots(Some("data"), true).unwrap();
     assert_eq!(kept.len(), usize::try_from(MAX_GONE_SNAPSHOTS).unwrap() + 1);
     assert_eq!(kept[0].epoch, Epoch(11));
+}
+
+#[test]
+fn a_servers_events_are_read_on_from_where_they_were_left() {
+    let place = place();
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    catalog
+        .insert_event(&event("taken"), Some(("data", "17:1", 4)))
+        .unwrap();
+    assert_eq!(catalog.event_cursor("data", "17:1").unwrap(), 4);
+    assert_eq!(catalog.event_cursor("data", "18:1").unwrap(), 0);
+    catalog.set_event_cursor(("data", "18:1", 2)).unwrap();
+    assert_eq!(catalog.event_cursor("data", "17:1").unwrap(), 0);
+    assert_eq!(catalog.event_cursor("data", "18:1").unwrap(), 2);
 }
 
 #[test]

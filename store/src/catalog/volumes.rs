@@ -6,8 +6,13 @@ use super::{Catalog, CatalogError, FullPolicy, VolumeRecord, row};
 use crate::units::Id;
 
 impl Catalog {
-    /// Remembers a volume. Refused when its name, identity, origin or area is in use.
-    pub fn insert_volume(&mut self, volume: &VolumeRecord) -> Result<(), CatalogError> {
+    /// Remembers a volume, and with it the call that asked for it. Refused when its name,
+    /// identity, origin or area is in use.
+    pub fn insert_volume(
+        &mut self,
+        volume: &VolumeRecord,
+        request: Option<(&str, &super::RequestRecord)>,
+    ) -> Result<(), CatalogError> {
         let delay = match volume.policy {
             FullPolicy::Drop => None,
             FullPolicy::Slow { max_write_delay_ms } => Some(max_write_delay_ms),
@@ -28,6 +33,22 @@ impl Catalog {
                     ":attached": volume.attached_us,
                 },
             )?;
+            if let Some((request_id, record)) = request {
+                super::requests::insert(transaction, request_id, record)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Takes back a volume that could not be attached, and the request id of that call.
+    pub fn take_back_volume(
+        &mut self,
+        name: &str,
+        request_id: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.change("taking a volume back", |transaction| {
+            transaction.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
+            transaction.execute("DELETE FROM requests WHERE request_id = ?1", [request_id])?;
             Ok(())
         })
     }
@@ -67,6 +88,7 @@ impl Catalog {
                 "UPDATE lineages SET ended_cause = ?2 WHERE volume = ?1 AND ended_cause IS NULL",
                 [name, cause],
             )?;
+            transaction.execute("DELETE FROM event_cursors WHERE volume = ?1", [name])?;
             transaction.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
             Ok(gone)
         })
