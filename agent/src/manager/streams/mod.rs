@@ -11,9 +11,12 @@
 pub mod digest;
 mod encode;
 mod hashing;
+mod list;
+mod open;
 mod outlet;
 mod pipeline;
 mod runs;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod walk;
@@ -28,6 +31,8 @@ pub use hashing::{
     DEFAULT_HASH_PIECE_BYTES, Hasher, MAX_HASH_PIECE_BYTES, MIN_HASH_PIECE_BYTES, PieceHashes,
     spawn_hasher,
 };
+pub use list::{DEFAULT_LIST_EXTENTS, Estimate, ExtentList, MAX_LIST_EXTENTS, Span};
+pub use open::{DataStream, HashStream, MAX_RANGES, Streams, past_the_end};
 pub use outlet::Feed;
 pub use pipeline::spawn;
 pub use runs::Scope;
