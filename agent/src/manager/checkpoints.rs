@@ -17,7 +17,9 @@ impl Manager {
         let told = self.refresh(&entry).await?;
         let lineage = lineage_of(volume, &told)?;
         let name = volume.to_owned();
-        let listed = self.ledger.run(move |catalog| catalog.snapshots(Some(&name), true));
+        let listed = self
+            .ledger
+            .run(move |catalog| catalog.snapshots(Some(&name), true));
         let snapshots: HashMap<Checkpoint, Id> = listed
             .await?
             .into_iter()

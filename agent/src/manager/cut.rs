@@ -248,7 +248,10 @@ impl Manager {
                 "snapshot {} of volume \"{}\" was made; writers were held for {} us",
                 record.id, record.volume, record.held_us
             );
-            let unfrozen = moment.unfrozen.as_ref().filter(|_| !part.mount_points.is_empty());
+            let unfrozen = moment
+                .unfrozen
+                .as_ref()
+                .filter(|_| !part.mount_points.is_empty());
             let severity = match unfrozen {
                 Some(why) => {
                     message.push_str("; it is only crash-consistent: ");
@@ -282,7 +285,11 @@ impl Manager {
 
 /// Holds all volumes, then cuts all. When any step fails, every hold is let go.
 async fn cut_all(parts: &[Part]) -> Result<Vec<CutReply>, Error> {
-    let held = on_all(parts, |entry, _| async move { entry.link.hold(MAX_HOLD).await }).await;
+    let held = on_all(
+        parts,
+        |entry, _| async move { entry.link.hold(MAX_HOLD).await },
+    )
+    .await;
     let tokens: Vec<Option<u64>> = held.iter().map(|one| one.as_ref().ok().copied()).collect();
     let cut = match all(parts, held) {
         Ok(tokens) => {
@@ -378,7 +385,12 @@ fn fresh(record: SnapshotRecord, cut: CutReply) -> Snapshot {
 fn validate_create(args: &CreateArgs) -> Result<(), Error> {
     match (args.volumes.is_empty(), args.group.is_empty()) {
         (false, false) => return Err(Error::invalid("group", "name volumes or a group, not both")),
-        (true, true) => return Err(Error::invalid("volumes", "name at least one volume, or a group")),
+        (true, true) => {
+            return Err(Error::invalid(
+                "volumes",
+                "name at least one volume, or a group",
+            ));
+        }
         (false, true) => validate::set("volumes", &args.volumes)?,
         (true, false) => validate::name("group", &args.group)?,
     }

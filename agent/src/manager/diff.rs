@@ -28,7 +28,13 @@ impl Manager {
         let until_epoch = until.map(|until| until.epoch);
         let page = entry
             .link
-            .changes(since.lineage, since.epoch, until_epoch, start, page_size(max))
+            .changes(
+                since.lineage,
+                since.epoch,
+                until_epoch,
+                start,
+                page_size(max),
+            )
             .await;
         let error = match page {
             Ok(page) => return Ok(page),
@@ -40,11 +46,9 @@ impl Manager {
                 self.refresh(&entry).await?;
                 Err(self.past_lineage(volume, *since).await?)
             }
-            Some(FailureKind::CheckpointGone) => Err(Error::checkpoint_gone(
-                volume,
-                since.lineage,
-                since.epoch.0,
-            )),
+            Some(FailureKind::CheckpointGone) => {
+                Err(Error::checkpoint_gone(volume, since.lineage, since.epoch.0))
+            }
             _ => Err(error.on_volume(volume)),
         }
     }
@@ -86,10 +90,16 @@ impl Manager {
         checkpoint: Checkpoint,
     ) -> Result<Error, Error> {
         let lineage = checkpoint.lineage;
-        let known = self.ledger.run(move |catalog| catalog.lineage(lineage)).await?;
+        let known = self
+            .ledger
+            .run(move |catalog| catalog.lineage(lineage))
+            .await?;
         Ok(match known.filter(|known| known.volume == volume) {
             Some(past) => {
-                let cause = past.ended_cause.as_deref().unwrap_or("the volume was attached anew");
+                let cause = past
+                    .ended_cause
+                    .as_deref()
+                    .unwrap_or("the volume was attached anew");
                 Error::tracking_reset(volume, cause)
             }
             None => Error::checkpoint_gone(volume, lineage, checkpoint.epoch.0),
@@ -122,5 +132,9 @@ fn check_order(since: &Checkpoint, until: &Checkpoint) -> Result<(), Error> {
 }
 
 fn page_size(max: u32) -> u32 {
-    if max == 0 { MAX_PAGE } else { max.min(MAX_PAGE) }
+    if max == 0 {
+        MAX_PAGE
+    } else {
+        max.min(MAX_PAGE)
+    }
 }

@@ -91,9 +91,7 @@ impl Error {
     pub fn checkpoint_gone(volume: &str, lineage: impl fmt::Display, epoch: u64) -> Self {
         Self::new(
             ErrorReason::CheckpointGone,
-            format!(
-                "volume \"{volume}\" has no checkpoint {lineage}/{epoch}: take a full backup"
-            ),
+            format!("volume \"{volume}\" has no checkpoint {lineage}/{epoch}: take a full backup"),
         )
         .on_volume(volume)
         .with("lineage", lineage)

@@ -56,7 +56,10 @@ impl Manager {
     pub async fn group(&self, name: &str) -> Result<Group, Error> {
         validate::name("name", name)?;
         let searched = name.to_owned();
-        let found = self.ledger.run(move |catalog| catalog.group(&searched)).await?;
+        let found = self
+            .ledger
+            .run(move |catalog| catalog.group(&searched))
+            .await?;
         let volumes = found.ok_or_else(|| Error::group_not_found(name))?;
         Ok(Group {
             name: name.to_owned(),
@@ -68,7 +71,10 @@ impl Manager {
     pub async fn delete_group(&self, name: &str) -> Result<(), Error> {
         validate::name("name", name)?;
         let removed = name.to_owned();
-        let known = self.ledger.run(move |catalog| catalog.remove_group(&removed)).await?;
+        let known = self
+            .ledger
+            .run(move |catalog| catalog.remove_group(&removed))
+            .await?;
         if known {
             Ok(())
         } else {

@@ -129,7 +129,8 @@ impl Manager {
         validate::lease(lease)?;
         let id = self.resolve(id).await?;
         let lease_us = micros(lease);
-        let expires_us = (lease_us > 0).then(|| self.config.clock.now_us().saturating_add(lease_us));
+        let expires_us =
+            (lease_us > 0).then(|| self.config.clock.now_us().saturating_add(lease_us));
         let set = self
             .ledger
             .run(move |catalog| catalog.set_lease(id, lease_us, expires_us))
@@ -145,7 +146,9 @@ impl Manager {
     async fn extend(&self, id: Id) -> Result<(), Error> {
         let record = self.record_of(id).await?;
         let full = self.config.clock.now_us().saturating_add(record.lease_us);
-        let short = record.lease_expires_us.is_some_and(|expires| expires < full);
+        let short = record
+            .lease_expires_us
+            .is_some_and(|expires| expires < full);
         if short {
             let lease_us = record.lease_us;
             self.ledger
@@ -157,7 +160,10 @@ impl Manager {
 
     /// Looks at every lease once. Gives how long nothing needs to be done.
     async fn look_at_leases(&self) -> Result<Duration, Error> {
-        let records = self.ledger.run(|catalog| catalog.snapshots(None, false)).await?;
+        let records = self
+            .ledger
+            .run(|catalog| catalog.snapshots(None, false))
+            .await?;
         let mut next = LONGEST_SLEEP;
         for record in records {
             let Some(expires_us) = record.lease_expires_us else {
@@ -170,7 +176,9 @@ impl Manager {
                 if left_us <= half_us {
                     self.extend(record.id).await?;
                 }
-                next = next.min(Duration::from_micros(left_us.saturating_sub(half_us).max(1000)));
+                next = next.min(Duration::from_micros(
+                    left_us.saturating_sub(half_us).max(1000),
+                ));
             } else if left_us > 0 {
                 next = next.min(Duration::from_micros(left_us));
             } else if !self.end_lease(&record).await {
@@ -197,7 +205,10 @@ impl Manager {
     async fn end_unless_renewed(&self, id: Id) -> Result<(), Error> {
         let record = self.record_of(id).await?;
         let now_us = self.config.clock.now_us();
-        if record.lease_expires_us.is_some_and(|expires| expires <= now_us) {
+        if record
+            .lease_expires_us
+            .is_some_and(|expires| expires <= now_us)
+        {
             self.release_data(&record, "lease expired", true).await?;
         }
         Ok(())

@@ -32,12 +32,17 @@ impl Manager {
         let name = entry.name().to_owned();
         let known = {
             let name = name.clone();
-            let listed = self.ledger.run(move |catalog| catalog.snapshots(Some(&name), false));
+            let listed = self
+                .ledger
+                .run(move |catalog| catalog.snapshots(Some(&name), false));
             listed.await?
         };
         let description = self.describe(entry).await?;
         self.take_lineage(&name, &description).await?;
-        for snapshot in known.iter().filter(|known| known.volume_id == entry.record.id) {
+        for snapshot in known
+            .iter()
+            .filter(|known| known.volume_id == entry.record.id)
+        {
             if let Some((state, why)) = fate_of(snapshot, &description) {
                 self.end_snapshot(snapshot, state, &why, false).await?;
             }
@@ -58,9 +63,9 @@ impl Manager {
         let lineage = lineage_of(name, description)?;
         let (volume, cause) = (name.to_owned(), description.lineage_cause.clone());
         let since_us = description.lineage_since_us;
-        let begun = self.ledger.run(move |catalog| {
-            catalog.begin_lineage(&volume, lineage, &cause, since_us)
-        });
+        let begun = self
+            .ledger
+            .run(move |catalog| catalog.begin_lineage(&volume, lineage, &cause, since_us));
         if begun.await? {
             let message = format!(
                 "tracking of volume \"{name}\" started anew ({}): the next backup is a full one",
@@ -81,9 +86,9 @@ impl Manager {
         lease_ended: bool,
     ) -> Result<bool, Error> {
         let (id, reason) = (snapshot.id, why.to_owned());
-        let ended = self.ledger.run(move |catalog| {
-            catalog.end_snapshot(id, state, &reason, lease_ended)
-        });
+        let ended = self
+            .ledger
+            .run(move |catalog| catalog.end_snapshot(id, state, &reason, lease_ended));
         if !ended.await? {
             return Ok(false);
         }
@@ -124,7 +129,9 @@ impl Manager {
         self.release_strays(entry).await?;
         let mut after = {
             let (volume, server) = (entry.name().to_owned(), server.to_owned());
-            let cursor = self.ledger.run(move |catalog| catalog.event_cursor(&volume, &server));
+            let cursor = self
+                .ledger
+                .run(move |catalog| catalog.event_cursor(&volume, &server));
             cursor.await?
         };
         loop {
@@ -190,7 +197,9 @@ impl Manager {
         let _work = entry.work.lock().await;
         let description = self.describe(entry).await?;
         let name = entry.name().to_owned();
-        let listed = self.ledger.run(move |catalog| catalog.snapshots(Some(&name), true));
+        let listed = self
+            .ledger
+            .run(move |catalog| catalog.snapshots(Some(&name), true));
         let known: HashSet<Id> = listed.await?.iter().map(|one| one.id).collect();
         for snapshot in &description.snapshots {
             let live = snapshot.fate() == SnapshotFate::Live;
@@ -221,7 +230,10 @@ pub(super) fn lineage_of(volume: &str, description: &Description) -> Result<Id, 
 }
 
 /// What became of a snapshot that the catalog holds for ready; `None` when it is.
-fn fate_of(snapshot: &SnapshotRecord, description: &Description) -> Option<(SnapshotState, String)> {
+fn fate_of(
+    snapshot: &SnapshotRecord,
+    description: &Description,
+) -> Option<(SnapshotState, String)> {
     let told = description
         .snapshots
         .iter()

@@ -99,7 +99,10 @@ impl Manager {
         let running = self.requests.lock_of(request_id).lock_owned().await;
         let arguments = arguments.0.finalize().as_bytes().to_vec();
         let key = request_id.to_owned();
-        let earlier = self.ledger.run(move |catalog| catalog.request(&key)).await?;
+        let earlier = self
+            .ledger
+            .run(move |catalog| catalog.request(&key))
+            .await?;
         match earlier {
             None => Ok(Begun::New(Ticket {
                 record: Some((

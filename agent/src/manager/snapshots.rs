@@ -36,7 +36,10 @@ impl Manager {
             let name = &snapshot.record.volume;
             let entry = self.registry.get(name)?;
             self.describe(&entry).await?;
-            return Err(Error::unavailable(name, "the snapshot has no view at the moment"));
+            return Err(Error::unavailable(
+                name,
+                "the snapshot has no view at the moment",
+            ));
         }
         Ok(snapshot)
     }
@@ -62,9 +65,9 @@ impl Manager {
             }
         }
         let volume_name = volume.map(str::to_owned);
-        let listed = self.ledger.run(move |catalog| {
-            catalog.snapshots(volume_name.as_deref(), include_gone)
-        });
+        let listed = self
+            .ledger
+            .run(move |catalog| catalog.snapshots(volume_name.as_deref(), include_gone));
         let records = listed.await?;
         if let Some(name) = volume.filter(|_| records.is_empty()) {
             self.registry.get(name)?;
@@ -82,7 +85,9 @@ impl Manager {
         let manager = Arc::clone(self);
         self.to_its_end(async move {
             let record = manager.record_of(id).await?;
-            manager.release_data(&record, "released on request", false).await?;
+            manager
+                .release_data(&record, "released on request", false)
+                .await?;
             Ok(gone(manager.record_of(id).await?))
         })
         .await
@@ -94,7 +99,9 @@ impl Manager {
         let manager = Arc::clone(self);
         self.to_its_end(async move {
             let record = manager.record_of(id).await?;
-            manager.release_data(&record, "deleted on request", false).await?;
+            manager
+                .release_data(&record, "deleted on request", false)
+                .await?;
             manager.forget_checkpoint_of(&record).await?;
             manager
                 .ledger
@@ -190,7 +197,10 @@ impl Manager {
             SnapshotState::Overflowed => ErrorReason::SnapshotOverflowed,
             SnapshotState::Lost => ErrorReason::SnapshotLost,
         };
-        let message = format!("the data of snapshot {} is gone: {}", record.id, record.state_reason);
+        let message = format!(
+            "the data of snapshot {} is gone: {}",
+            record.id, record.state_reason
+        );
         let error = Error::new(reason, message).on_snapshot(record.id);
         Err(error.on_volume(&record.volume))
     }

@@ -135,7 +135,10 @@ fn parse(volume: &str, line: &str) -> Result<(), Error> {
         "ready" => Ok(()),
         "error" => {
             let (kind, message) = rest.split_once(' ').unwrap_or((rest, ""));
-            Err(Error::new(reason(kind), format!("volume \"{volume}\": {message}")))
+            Err(Error::new(
+                reason(kind),
+                format!("volume \"{volume}\": {message}"),
+            ))
         }
         _ => Err(Error::unavailable(volume, "it ended before it was ready")),
     }

@@ -102,7 +102,10 @@ pub(super) fn labels(labels: &BTreeMap<String, String>) -> Result<(), Error> {
             return Err(Error::invalid("labels", why));
         }
         if value.len() > MAX_LABEL_VALUE {
-            let why = format!("\"{key}\" has {} bytes, at most {MAX_LABEL_VALUE}", value.len());
+            let why = format!(
+                "\"{key}\" has {} bytes, at most {MAX_LABEL_VALUE}",
+                value.len()
+            );
             return Err(Error::invalid("labels", why));
         }
     }
@@ -132,7 +135,10 @@ pub(super) fn id_prefix(field: &str, text: &str) -> Result<String, Error> {
         return Ok(text.to_ascii_lowercase());
     }
     let shown = text.escape_debug();
-    Err(Error::invalid(field, format!("\"{shown}\" is not 1 to 32 hex digits")))
+    Err(Error::invalid(
+        field,
+        format!("\"{shown}\" is not 1 to 32 hex digits"),
+    ))
 }
 
 /// A lineage: 32 hex digits.

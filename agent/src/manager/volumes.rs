@@ -64,9 +64,16 @@ impl Manager {
         const MAX_REASON: usize = 512;
         validate::name("name", name)?;
         if why.len() > MAX_REASON {
-            return Err(Error::invalid("reason", format!("longer than {MAX_REASON} bytes")));
+            return Err(Error::invalid(
+                "reason",
+                format!("longer than {MAX_REASON} bytes"),
+            ));
         }
-        let cause = if why.trim().is_empty() { "reset on request" } else { why.trim() };
+        let cause = if why.trim().is_empty() {
+            "reset on request"
+        } else {
+            why.trim()
+        };
         let (manager, name, cause) = (Arc::clone(self), name.to_owned(), cause.to_owned());
         self.to_its_end(async move {
             let (entry, _work) = manager.claim(&name).await?;
@@ -133,7 +140,10 @@ impl Manager {
         }
         let found = self.config.host.mount_points(device);
         found.map_err(|error| {
-            Error::internal(format!("looking for mounts of {}: {error}", device.display()))
+            Error::internal(format!(
+                "looking for mounts of {}: {error}",
+                device.display()
+            ))
         })
     }
 
@@ -410,14 +420,16 @@ impl Places {
 }
 
 fn origin_place(path: &Path) -> Result<Place, Error> {
-    let unsuitable = |why: String| {
-        Error::new(ErrorReason::OriginUnsuitable, why).with("path", path.display())
-    };
+    let unsuitable =
+        |why: String| Error::new(ErrorReason::OriginUnsuitable, why).with("path", path.display());
     let found = fs::metadata(path)
         .map_err(|error| unsuitable(format!("origin {}: {error}", path.display())))?;
     let kind = found.file_type();
     if !kind.is_file() && !kind.is_block_device() {
-        let why = format!("{} is neither an image file nor a block device", path.display());
+        let why = format!(
+            "{} is neither an image file nor a block device",
+            path.display()
+        );
         return Err(unsuitable(why));
     }
     Place::of(path).map_err(|error| unsuitable(format!("origin {}: {error}", path.display())))
@@ -437,10 +449,12 @@ fn validate_attach(args: &AttachArgs) -> Result<(), Error> {
     validate::block_bytes(args.block_bytes)?;
     validate::area_size(args.area_size_bytes)?;
     match args.policy {
-        FullPolicy::Slow { max_write_delay_ms } if max_write_delay_ms > MAX_DELAY_MS => {
-            Err(Error::invalid("store.max_write_delay", "longer than a minute"))
-        }
-        FullPolicy::Slow { max_write_delay_ms: 0 } => Err(Error::invalid(
+        FullPolicy::Slow { max_write_delay_ms } if max_write_delay_ms > MAX_DELAY_MS => Err(
+            Error::invalid("store.max_write_delay", "longer than a minute"),
+        ),
+        FullPolicy::Slow {
+            max_write_delay_ms: 0,
+        } => Err(Error::invalid(
             "store.max_write_delay",
             "the policy SLOW needs a bound greater than zero",
         )),
@@ -468,7 +482,10 @@ fn exists(name: &str) -> Error {
 }
 
 fn live_snapshots(told: &Description) -> usize {
-    let live = told.snapshots.iter().filter(|one| one.fate() == SnapshotFate::Live);
+    let live = told
+        .snapshots
+        .iter()
+        .filter(|one| one.fate() == SnapshotFate::Live);
     live.count()
 }
 

@@ -18,10 +18,7 @@ pub(super) fn micros(time: Duration) -> u64 {
 }
 
 /// A page must ascend, must not overlap, and must move on, or a reader would never end.
-pub(super) fn extent_page(
-    page: &private::ExtentPage,
-    start: u64,
-) -> Result<ExtentPage, LinkError> {
+pub(super) fn extent_page(page: &private::ExtentPage, start: u64) -> Result<ExtentPage, LinkError> {
     let mut extents = Vec::with_capacity(page.ranges.len());
     let mut end = 0;
     for range in &page.ranges {
