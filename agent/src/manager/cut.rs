@@ -14,7 +14,7 @@
 //! Between freeze and thaw nothing is logged and the catalog is not touched: either may lie on a
 //! file system that is frozen. The work runs to its end also when the caller goes away.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{iter::repeat, path::PathBuf, sync::Arc, time::Duration};
 
 use tidemark_proto::{
     private::CutReply,
@@ -283,58 +283,37 @@ impl Manager {
     }
 }
 
-/// Holds all volumes, then cuts all. When any step fails, every hold is let go.
+/// Holds all volumes, then cuts all. A hold that is not cut is let go.
 async fn cut_all(parts: &[Part]) -> Result<Vec<CutReply>, Error> {
-    let held = on_all(
-        parts,
-        |entry, _| async move { entry.link.hold(MAX_HOLD).await },
-    )
-    .await;
-    let tokens: Vec<Option<u64>> = held.iter().map(|one| one.as_ref().ok().copied()).collect();
-    let cut = match all(parts, held) {
-        Ok(tokens) => {
-            let mut tokens = tokens.into_iter();
-            let cut = on_all(parts, |entry, snapshot| {
-                let token = tokens.next();
-                async move {
-                    match token {
-                        Some(token) => entry.link.cut(token, snapshot).await,
-                        None => Err(LinkError::Protocol("a hold without a token".to_owned())),
-                    }
-                }
-            });
-            all(parts, cut.await)
-        }
-        Err(error) => Err(error),
-    };
-    if cut.is_err() {
-        let mut tokens = tokens.into_iter();
-        on_all(parts, |entry, _| {
-            let token = tokens.next().flatten();
-            async move {
-                match token {
-                    // A hold that was cut or has run out is no longer there: no failure.
-                    Some(token) => entry.link.unhold(token).await,
-                    None => Ok(()),
-                }
-            }
-        })
-        .await;
+    let held = on_all(parts, repeat(()), |entry, _, ()| async move {
+        entry.link.hold(MAX_HOLD).await
+    });
+    let (holds, failure) = split(parts, held.await);
+    if let Some(failure) = failure {
+        on_all(parts, holds, |_, _, held| held.unhold()).await;
+        return Err(failure);
     }
-    cut
+    let cut = on_all(parts, holds, |_, snapshot, held| held.cut(snapshot));
+    match split(parts, cut.await) {
+        (cuts, None) => Ok(cuts),
+        (_, Some(failure)) => Err(failure),
+    }
 }
 
-/// One call to every volume, all at once; the results in the order of `parts`.
-async fn on_all<T: Send + 'static, F>(
+/// One call for every volume, all at once, each with an input of its own. The results are in the
+/// order of the volumes.
+async fn on_all<I, T, F>(
     parts: &[Part],
-    mut call: impl FnMut(Arc<Entry>, Id) -> F,
+    inputs: impl IntoIterator<Item = I>,
+    call: impl Fn(Arc<Entry>, Id, I) -> F,
 ) -> Vec<Result<T, LinkError>>
 where
+    T: Send + 'static,
     F: Future<Output = Result<T, LinkError>> + Send + 'static,
 {
     let mut calls = JoinSet::new();
-    for (index, part) in parts.iter().enumerate() {
-        let call = call(Arc::clone(&part.entry), part.snapshot);
+    for (index, (part, input)) in parts.iter().zip(inputs).enumerate() {
+        let call = call(Arc::clone(&part.entry), part.snapshot, input);
         calls.spawn(async move { (index, call.await) });
     }
     let mut results = calls.join_all().await;
@@ -342,17 +321,23 @@ where
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Every result, or the first failure.
-fn all<T>(parts: &[Part], results: Vec<Result<T, LinkError>>) -> Result<Vec<T>, Error> {
-    let named = parts.iter().zip(results);
-    named
-        .map(|(part, result)| result.map_err(|error| error.on_volume(part.entry.name())))
-        .collect()
+/// What went well, and the first failure.
+fn split<T>(parts: &[Part], results: Vec<Result<T, LinkError>>) -> (Vec<T>, Option<Error>) {
+    let (mut good, mut failure) = (Vec::with_capacity(parts.len()), None);
+    for (part, result) in parts.iter().zip(results) {
+        match result {
+            Ok(value) => good.push(value),
+            Err(error) => {
+                failure.get_or_insert_with(|| error.on_volume(part.entry.name()));
+            }
+        }
+    }
+    (good, failure)
 }
 
 /// Releases whatever of the set may have been cut, also by a call whose answer was lost.
 async fn release_all(parts: &[Part]) {
-    on_all(parts, |entry, snapshot| async move {
+    on_all(parts, repeat(()), |entry, snapshot, ()| async move {
         entry.link.release(snapshot).await
     })
     .await;
@@ -361,15 +346,9 @@ async fn release_all(parts: &[Part]) {
 /// Takes a whole cut back: data and checkpoints.
 async fn undo(parts: &[Part], cuts: &[CutReply]) {
     release_all(parts).await;
-    let mut epochs = cuts.iter().map(|cut| Epoch(cut.epoch));
-    on_all(parts, |entry, _| {
-        let epoch = epochs.next();
-        async move {
-            match epoch {
-                Some(epoch) => entry.link.forget(epoch).await,
-                None => Ok(()),
-            }
-        }
+    let epochs = cuts.iter().map(|cut| Epoch(cut.epoch));
+    on_all(parts, epochs, |entry, _, epoch| async move {
+        entry.link.forget(epoch).await
     })
     .await;
 }
