@@ -14,7 +14,7 @@
 //! Between freeze and thaw nothing is logged and the catalog is not touched: either may lie on a
 //! file system that is frozen. The work runs to its end also when the caller goes away.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{iter::repeat, path::PathBuf, sync::Arc, time::Duration};
 
 use tidemark_proto::{
     private::CutReply,
@@ -42,7 +42,8 @@ struct Part {
     snapshot: Id,
     capacity_bytes: u64,
     block_bytes: u32,
-    mount_points: Vec<PathBuf>,
+    /// What is mounted on it, to be frozen.
+    file_systems: Vec<PathBuf>,
     _work: OwnedMutexGuard<()>,
 }
 
@@ -118,11 +119,11 @@ impl Manager {
     async fn part(&self, name: &str, freeze: FreezeMode) -> Result<Part, Error> {
         let (entry, work) = self.claim(name).await?;
         let told = self.refresh(&entry).await?;
-        let mount_points = match freeze {
+        let file_systems = match freeze {
             FreezeMode::None => Vec::new(),
-            _ => self.mount_points(told.device_path.as_ref())?,
+            _ => self.mounts(told.device_path.as_ref())?.file_systems,
         };
-        if freeze == FreezeMode::Require && mount_points.is_empty() {
+        if freeze == FreezeMode::Require && file_systems.is_empty() {
             let why = format!(
                 "volume \"{name}\" is not mounted, so there is no file system to freeze; mount \
                  it, or ask for a crash-consistent snapshot"
@@ -134,7 +135,7 @@ impl Manager {
             snapshot: super::new_id(),
             capacity_bytes: told.capacity_bytes,
             block_bytes: told.block_bytes,
-            mount_points,
+            file_systems,
             _work: work,
         })
     }
@@ -159,12 +160,12 @@ impl Manager {
             Ok(cuts) => cuts,
             Err(error) => {
                 release_all(parts).await;
-                self.tell_timeout(parts, thawed).await;
+                self.tell_timeout(parts, thawed.as_ref()).await;
                 return Err(error);
             }
         };
-        self.tell_timeout(parts, thawed).await;
-        let broken = thawed.is_some_and(|thawed| !thawed.held);
+        self.tell_timeout(parts, thawed.as_ref()).await;
+        let broken = thawed.as_ref().is_some_and(|thawed| !thawed.held);
         if broken && args.freeze == FreezeMode::Require {
             undo(parts, &cuts).await;
             let why = "the file systems were thawed by the watchdog before the cut was known to \
@@ -184,10 +185,9 @@ impl Manager {
         args: &CreateArgs,
         parts: &[Part],
     ) -> Result<Option<Box<dyn Frozen>>, String> {
-        // One mount point a volume: all mounts of a device are one file system.
         let mounts: Vec<PathBuf> = parts
             .iter()
-            .filter_map(|part| part.mount_points.first().cloned())
+            .flat_map(|part| part.file_systems.iter().cloned())
             .collect();
         if mounts.is_empty() {
             return Ok(None);
@@ -204,9 +204,9 @@ impl Manager {
         let now_us = self.config.clock.now_us();
         let lease_us = args.lease.map_or(0, micros);
         let expires_us = (lease_us > 0).then(|| now_us.saturating_add(lease_us));
-        let was_frozen = moment.thawed.filter(|thawed| thawed.held);
+        let was_frozen = moment.thawed.as_ref().filter(|thawed| thawed.held);
         let record = |(part, cut): (&Part, &CutReply)| {
-            let frozen = was_frozen.filter(|_| !part.mount_points.is_empty());
+            let frozen = was_frozen.filter(|_| !part.file_systems.is_empty());
             SnapshotRecord {
                 id: part.snapshot,
                 set_id,
@@ -251,7 +251,7 @@ impl Manager {
             let unfrozen = moment
                 .unfrozen
                 .as_ref()
-                .filter(|_| !part.mount_points.is_empty());
+                .filter(|_| !part.file_systems.is_empty());
             let severity = match unfrozen {
                 Some(why) => {
                     message.push_str("; it is only crash-consistent: ");
@@ -267,74 +267,62 @@ impl Manager {
         }
     }
 
-    async fn tell_timeout(&self, parts: &[Part], thawed: Option<Thawed>) {
-        if thawed.is_none_or(|thawed| thawed.held) {
+    async fn tell_timeout(&self, parts: &[Part], thawed: Option<&Thawed>) {
+        let Some(thawed) = thawed.filter(|thawed| !thawed.held) else {
             return;
-        }
-        for part in parts.iter().filter(|part| !part.mount_points.is_empty()) {
+        };
+        for part in parts.iter().filter(|part| !part.file_systems.is_empty()) {
             let name = part.entry.name();
-            let message = format!(
-                "the file system of volume \"{name}\" was thawed by the watchdog: the cut took \
-                 too long, and its snapshot is not taken for file-system consistent"
-            );
-            let happening = Happening::new(EventKind::FreezeTimeout, Severity::Warning, message);
+            let (severity, message) = match &thawed.trouble {
+                Some(trouble) => (
+                    Severity::Error,
+                    format!("the file system of volume \"{name}\" may still be frozen: {trouble}"),
+                ),
+                None => (
+                    Severity::Warning,
+                    format!(
+                        "the file system of volume \"{name}\" was thawed by the watchdog: the cut \
+                         took too long, and is not taken for file-system consistent"
+                    ),
+                ),
+            };
+            let happening = Happening::new(EventKind::FreezeTimeout, severity, message);
             self.events.record(happening.on_volume(name)).await;
         }
     }
 }
 
-/// Holds all volumes, then cuts all. When any step fails, every hold is let go.
+/// Holds all volumes, then cuts all. A hold that is not cut is let go.
 async fn cut_all(parts: &[Part]) -> Result<Vec<CutReply>, Error> {
-    let held = on_all(
-        parts,
-        |entry, _| async move { entry.link.hold(MAX_HOLD).await },
-    )
-    .await;
-    let tokens: Vec<Option<u64>> = held.iter().map(|one| one.as_ref().ok().copied()).collect();
-    let cut = match all(parts, held) {
-        Ok(tokens) => {
-            let mut tokens = tokens.into_iter();
-            let cut = on_all(parts, |entry, snapshot| {
-                let token = tokens.next();
-                async move {
-                    match token {
-                        Some(token) => entry.link.cut(token, snapshot).await,
-                        None => Err(LinkError::Protocol("a hold without a token".to_owned())),
-                    }
-                }
-            });
-            all(parts, cut.await)
-        }
-        Err(error) => Err(error),
-    };
-    if cut.is_err() {
-        let mut tokens = tokens.into_iter();
-        on_all(parts, |entry, _| {
-            let token = tokens.next().flatten();
-            async move {
-                match token {
-                    // A hold that was cut or has run out is no longer there: no failure.
-                    Some(token) => entry.link.unhold(token).await,
-                    None => Ok(()),
-                }
-            }
-        })
-        .await;
+    let held = on_all(parts, repeat(()), |entry, _, ()| async move {
+        entry.link.hold(MAX_HOLD).await
+    });
+    let (holds, failure) = split(parts, held.await);
+    if let Some(failure) = failure {
+        on_all(parts, holds, |_, _, held| held.unhold()).await;
+        return Err(failure);
     }
-    cut
+    let cut = on_all(parts, holds, |_, snapshot, held| held.cut(snapshot));
+    match split(parts, cut.await) {
+        (cuts, None) => Ok(cuts),
+        (_, Some(failure)) => Err(failure),
+    }
 }
 
-/// One call to every volume, all at once; the results in the order of `parts`.
-async fn on_all<T: Send + 'static, F>(
+/// One call for every volume, all at once, each with an input of its own. The results are in the
+/// order of the volumes.
+async fn on_all<I, T, F>(
     parts: &[Part],
-    mut call: impl FnMut(Arc<Entry>, Id) -> F,
+    inputs: impl IntoIterator<Item = I>,
+    call: impl Fn(Arc<Entry>, Id, I) -> F,
 ) -> Vec<Result<T, LinkError>>
 where
+    T: Send + 'static,
     F: Future<Output = Result<T, LinkError>> + Send + 'static,
 {
     let mut calls = JoinSet::new();
-    for (index, part) in parts.iter().enumerate() {
-        let call = call(Arc::clone(&part.entry), part.snapshot);
+    for (index, (part, input)) in parts.iter().zip(inputs).enumerate() {
+        let call = call(Arc::clone(&part.entry), part.snapshot, input);
         calls.spawn(async move { (index, call.await) });
     }
     let mut results = calls.join_all().await;
@@ -342,17 +330,23 @@ where
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// Every result, or the first failure.
-fn all<T>(parts: &[Part], results: Vec<Result<T, LinkError>>) -> Result<Vec<T>, Error> {
-    let named = parts.iter().zip(results);
-    named
-        .map(|(part, result)| result.map_err(|error| error.on_volume(part.entry.name())))
-        .collect()
+/// What went well, and the first failure.
+fn split<T>(parts: &[Part], results: Vec<Result<T, LinkError>>) -> (Vec<T>, Option<Error>) {
+    let (mut good, mut failure) = (Vec::with_capacity(parts.len()), None);
+    for (part, result) in parts.iter().zip(results) {
+        match result {
+            Ok(value) => good.push(value),
+            Err(error) => {
+                failure.get_or_insert_with(|| error.on_volume(part.entry.name()));
+            }
+        }
+    }
+    (good, failure)
 }
 
 /// Releases whatever of the set may have been cut, also by a call whose answer was lost.
 async fn release_all(parts: &[Part]) {
-    on_all(parts, |entry, snapshot| async move {
+    on_all(parts, repeat(()), |entry, snapshot, ()| async move {
         entry.link.release(snapshot).await
     })
     .await;
@@ -361,15 +355,9 @@ async fn release_all(parts: &[Part]) {
 /// Takes a whole cut back: data and checkpoints.
 async fn undo(parts: &[Part], cuts: &[CutReply]) {
     release_all(parts).await;
-    let mut epochs = cuts.iter().map(|cut| Epoch(cut.epoch));
-    on_all(parts, |entry, _| {
-        let epoch = epochs.next();
-        async move {
-            match epoch {
-                Some(epoch) => entry.link.forget(epoch).await,
-                None => Ok(()),
-            }
-        }
+    let epochs = cuts.iter().map(|cut| Epoch(cut.epoch));
+    on_all(parts, epochs, |entry, _, epoch| async move {
+        entry.link.forget(epoch).await
     })
     .await;
 }

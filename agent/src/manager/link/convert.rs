@@ -1,7 +1,5 @@
 //! Messages of the private protocol to and from the control plane's words. Replies are distrusted.
 
-use std::time::Duration;
-
 use tidemark_proto::private::{self, RangeKind};
 use tidemark_store::units::{ByteRange, Id};
 
@@ -10,11 +8,6 @@ use crate::volume::{Extent, ExtentPage, Kind};
 
 pub(super) fn id_bytes(id: Id) -> prost::bytes::Bytes {
     prost::bytes::Bytes::copy_from_slice(&id.0)
-}
-
-/// Microseconds, as many as fit.
-pub(super) fn micros(time: Duration) -> u64 {
-    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// A page must ascend, must not overlap, and must move on, or a reader would never end.

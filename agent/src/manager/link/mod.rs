@@ -28,6 +28,7 @@ use tokio::{
 
 pub(super) use error::LinkError;
 
+use super::clock::micros;
 use crate::{server::wire, volume::ExtentPage};
 
 /// Within this a server that is well answers anything but a wait.
@@ -50,6 +51,13 @@ pub(super) struct Link {
 struct Connection {
     stream: BufReader<UnixStream>,
     greeting: HelloReply,
+}
+
+/// Changes that are held. The hold belongs to its connection: dropping it lets them go on.
+#[derive(Debug)]
+pub(super) struct Held {
+    connection: Connection,
+    token: u64,
 }
 
 impl Link {
@@ -77,30 +85,23 @@ impl Link {
     }
 
     /// Stops changes, for `max` at most, and waits for those in flight.
-    pub(super) async fn hold(&self, max: Duration) -> Result<u64, LinkError> {
+    pub(super) async fn hold(&self, max: Duration) -> Result<Held, LinkError> {
         let call = Call::Hold(Hold {
-            max_hold_us: convert::micros(max),
+            max_hold_us: micros(max),
         });
-        match self.call(call, max + CALL_TIMEOUT).await? {
-            Answer::Held(held) => Ok(held.token),
+        let bytes = wire::encode(&Request { call: Some(call) })?;
+        let within = max + CALL_TIMEOUT;
+        let (answer, connection) = timeout(within, self.exchange(&bytes))
+            .await
+            .map_err(|_| LinkError::TimedOut(within))??;
+        match answer {
+            Answer::Held(held) => Ok(Held {
+                connection,
+                token: held.token,
+            }),
+            Answer::Failure(failure) => Err(LinkError::Refused(failure)),
             other => Err(LinkError::unexpected("Hold", &other)),
         }
-    }
-
-    pub(super) async fn cut(&self, token: u64, snapshot: Id) -> Result<CutReply, LinkError> {
-        let call = Call::Cut(Cut {
-            token,
-            snapshot_id: convert::id_bytes(snapshot),
-        });
-        match self.call(call, CALL_TIMEOUT).await? {
-            Answer::Cut(reply) => Ok(reply),
-            other => Err(LinkError::unexpected("Cut", &other)),
-        }
-    }
-
-    pub(super) async fn unhold(&self, token: u64) -> Result<(), LinkError> {
-        self.done("Unhold", Call::Unhold(Unhold { token }), CALL_TIMEOUT)
-            .await
     }
 
     pub(super) async fn release(&self, snapshot: Id) -> Result<(), LinkError> {
@@ -170,7 +171,7 @@ impl Link {
     ) -> Result<EventPage, LinkError> {
         let call = Call::WaitEvents(WaitEvents {
             after_sequence: after,
-            wait_us: convert::micros(wait),
+            wait_us: micros(wait),
         });
         match self.call(call, wait + CALL_TIMEOUT).await? {
             Answer::Events(page) => Ok(page),
@@ -195,29 +196,31 @@ impl Link {
     /// server: a request that could not even be sent on it is sent again on a new one.
     async fn call(&self, call: Call, within: Duration) -> Result<Answer, LinkError> {
         let bytes = wire::encode(&Request { call: Some(call) })?;
-        timeout(within, self.send(&bytes))
+        let (answer, connection) = timeout(within, self.exchange(&bytes))
             .await
-            .map_err(|_| LinkError::TimedOut(within))?
-    }
-
-    async fn send(&self, bytes: &[u8]) -> Result<Answer, LinkError> {
-        while let Some(mut connection) = self.take_idle() {
-            if connection.write(bytes).await.is_ok() {
-                return self.finish(connection).await;
-            }
-        }
-        let mut connection = self.connect().await?;
-        connection.write(bytes).await?;
-        self.finish(connection).await
-    }
-
-    async fn finish(&self, mut connection: Connection) -> Result<Answer, LinkError> {
-        let answer = connection.read().await?;
+            .map_err(|_| LinkError::TimedOut(within))??;
         self.give_back(connection);
         match answer {
             Answer::Failure(failure) => Err(LinkError::Refused(failure)),
             answer => Ok(answer),
         }
+    }
+
+    async fn exchange(&self, bytes: &[u8]) -> Result<(Answer, Connection), LinkError> {
+        let mut connection = self.sent(bytes).await?;
+        let answer = connection.read().await?;
+        Ok((answer, connection))
+    }
+
+    async fn sent(&self, bytes: &[u8]) -> Result<Connection, LinkError> {
+        while let Some(mut connection) = self.take_idle() {
+            if connection.write(bytes).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+        let mut connection = self.connect().await?;
+        connection.write(bytes).await?;
+        Ok(connection)
     }
 
     async fn connect(&self) -> Result<Connection, LinkError> {
@@ -239,6 +242,42 @@ impl Link {
         if idle.len() < MAX_IDLE {
             idle.push(connection);
         }
+    }
+}
+
+impl Held {
+    /// Ends the epoch and makes the snapshot; changes go on.
+    pub(super) async fn cut(mut self, snapshot: Id) -> Result<CutReply, LinkError> {
+        let call = Call::Cut(Cut {
+            token: self.token,
+            snapshot_id: convert::id_bytes(snapshot),
+        });
+        match self.ask(call).await? {
+            Answer::Cut(reply) => Ok(reply),
+            Answer::Failure(failure) => Err(LinkError::Refused(failure)),
+            other => Err(LinkError::unexpected("Cut", &other)),
+        }
+    }
+
+    /// Lets changes go on without a cut.
+    pub(super) async fn unhold(mut self) -> Result<(), LinkError> {
+        let call = Call::Unhold(Unhold { token: self.token });
+        match self.ask(call).await? {
+            Answer::Done(_) => Ok(()),
+            Answer::Failure(failure) => Err(LinkError::Refused(failure)),
+            other => Err(LinkError::unexpected("Unhold", &other)),
+        }
+    }
+
+    async fn ask(&mut self, call: Call) -> Result<Answer, LinkError> {
+        let bytes = wire::encode(&Request { call: Some(call) })?;
+        let asked = async {
+            self.connection.write(&bytes).await?;
+            self.connection.read().await
+        };
+        timeout(CALL_TIMEOUT, asked)
+            .await
+            .map_err(|_| LinkError::TimedOut(CALL_TIMEOUT))?
     }
 }
 
