@@ -17,6 +17,7 @@ pub mod outcome;
 mod process;
 mod served;
 mod start;
+mod start_error;
 mod stop;
 pub mod wire;
 
@@ -107,20 +108,18 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     let (wake, wakes) = mpsc::sync_channel(1);
     let started = start::start(&args, stop.clone(), wake);
     let mut running = started.inspect_err(|error| {
-        Outcome::Failed {
-            kind: error.kind(),
-            message: error.to_string(),
-        }
-        .tell();
+        let message = error.to_string();
+        Outcome::Failed { kind: error.kind(), message }.tell();
     })?;
+    let (listener, served) = running.door()?;
     let volume = running.volume();
     spawn("housekeeping", move || loop {
         // Woken or not, and also when nobody is left to wake it: it is time.
-        drop(wakes.recv_timeout(HOUSEKEEPING));
+        let _ = wakes.recv_timeout(HOUSEKEEPING);
         volume.housekeep();
     })?;
     spawn("signals", move || pass_on(signals, &stop))?;
-    running.listen()?;
+    spawn("accept", move || listen::accept(&listener, &served))?;
     process::lock_memory();
     Outcome::Ready.tell();
     stop::serve_until_stopped(&mut running, &stops)

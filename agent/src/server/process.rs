@@ -16,6 +16,9 @@ use nix::{
 /// Killed last: without this process the host's file systems on the volume fail.
 const OOM_SCORE: &str = "-999";
 
+/// From linux/prctl.h, since Linux 5.6.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
 /// Detaches from the parent, so that the control plane may die or be upgraded, and hardens what
 /// can be hardened; what the host refuses is logged and done without. Called before any other
 /// thread exists, which inherit all of it.
@@ -37,7 +40,9 @@ pub(super) fn settle() {
 /// Keeps what is in memory there: paging it in could need the very volume served here. Called
 /// when everything is open, so that a failure to lock fails no allocation.
 pub(super) fn lock_memory() {
-    let flags = MlockAllFlags::MCL_CURRENT | MlockAllFlags::MCL_FUTURE | MlockAllFlags::MCL_ONFAULT;
+    let flags = MlockAllFlags::MCL_CURRENT
+        | MlockAllFlags::MCL_FUTURE
+        | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     if let Err(error) = mlockall(flags) {
         tracing::warn!(%error, "memory is not locked: raise the memlock limit, or keep swap off the volume");
     }
@@ -45,7 +50,7 @@ pub(super) fn lock_memory() {
 
 fn become_io_flusher() -> io::Result<()> {
     // SAFETY: a plain setting of the calling thread; the three unused arguments must be zero.
-    let done = unsafe { libc::prctl(libc::PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    let done = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
     Errno::result(done).map(drop).map_err(io::Error::from)
 }
 

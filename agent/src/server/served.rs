@@ -143,7 +143,7 @@ impl Served {
 
     /// Asks housekeeping to look at once; it may be about to.
     pub(super) fn wake_housekeeping(&self) {
-        drop(self.wake.try_send(()));
+        let _ = self.wake.try_send(());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

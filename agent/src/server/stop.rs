@@ -46,7 +46,7 @@ pub(super) fn serve_until_stopped(
         }
         if stopped {
             if let Some(told) = request.told {
-                drop(told.recv_timeout(TELLING));
+                let _ = told.recv_timeout(TELLING);
             }
             tracing::info!("stopped");
             return Ok(());

@@ -23,7 +23,7 @@ mod stale;
 mod tests;
 
 use std::{
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -34,7 +34,10 @@ use std::{
 use fuser::{BackgroundSession, Config, MountOption, Session};
 use nix::errno::Errno;
 
-use crate::{host::loopdev::LoopDevice, transport::Backend};
+use crate::{
+    host::loopdev::{self, Backing, LoopDevice, LoopError, LoopOptions},
+    transport::Backend,
+};
 use filesystem::Files;
 
 /// Source name of our mounts in the mount table.
@@ -85,10 +88,12 @@ pub enum MountError {
 #[derive(Debug, thiserror::Error)]
 pub enum UnmountError {
     /// The loop device is mounted or opened.
-    #[error("{device} is in use: unmount it and close what has it open")]
+    #[error("{device} is in use ({user}): unmount it and close what has it open")]
     DeviceInUse {
         /// The loop device.
         device: PathBuf,
+        /// By what.
+        user: String,
     },
     /// The live file or a view is open, or a process works in the mount.
     #[error("files under {path} are in use: close them (fuser -vm lists who has them open)")]
@@ -96,10 +101,13 @@ pub enum UnmountError {
         /// The mount point.
         path: PathBuf,
     },
-    /// The kernel refused.
-    #[error("taking {path} away: {source}")]
+    /// The loop device could not be detached.
+    #[error(transparent)]
+    Device(LoopError),
+    /// The mount could not be taken away.
+    #[error("unmounting {path}: {source}")]
     Refused {
-        /// The loop device or the mount point.
+        /// The mount point.
         path: PathBuf,
         /// Why.
         source: io::Error,
@@ -133,12 +141,10 @@ impl Portable {
         backend: Arc<B>,
         options: &Options,
     ) -> Result<Self, MountError> {
-        let at_mount_point = |source| MountError::MountPoint {
+        let mount_point = &prepare(mount_point).map_err(|source| MountError::MountPoint {
             path: mount_point.to_owned(),
             source,
-        };
-        stale::clear(mount_point).map_err(at_mount_point)?;
-        std::fs::create_dir_all(mount_point).map_err(at_mount_point)?;
+        })?;
         let open_files = Arc::new(AtomicUsize::new(0));
         let files = Files::new(backend, Arc::clone(&open_files));
         let session = Session::new(files, mount_point, &config(options))
@@ -178,9 +184,11 @@ impl Portable {
         if self.open_files.load(Ordering::Acquire) > own_files {
             return Err(self.files_in_use());
         }
-        self.detach_device()?;
+        let detached = self.detach_device()?;
         if let Err(error) = self.unmount_files() {
-            self.attach_device();
+            if let Some(path) = detached {
+                self.keep_device(&path);
+            }
             return Err(error);
         }
         if let Some(session) = self.session.take()
@@ -193,7 +201,12 @@ impl Portable {
 
     /// A host without loop devices still has the files.
     fn attach_device(&mut self) {
-        match LoopDevice::attach(&self.live_path(), false) {
+        let options = LoopOptions {
+            // Without it the loop driver sends one request at a time, and caches.
+            direct_io: true,
+            ..LoopOptions::default()
+        };
+        match LoopDevice::attach(&self.live_path(), options) {
             Ok(device) => self.device = Some(device),
             Err(error) => {
                 tracing::warn!(%error, "no loop device: the volume is a file and cannot be mounted");
@@ -201,19 +214,42 @@ impl Portable {
         }
     }
 
-    fn detach_device(&mut self) -> Result<(), UnmountError> {
-        let Some(device) = self.device.take() else {
-            return Ok(());
+    fn detach_device(&mut self) -> Result<Option<PathBuf>, UnmountError> {
+        let Some(device) = &self.device else {
+            return Ok(None);
         };
         let path = device.path().to_owned();
-        device.detach().map_err(|(device, source)| {
-            self.device = Some(device);
-            if source.raw_os_error() == Some(libc::EBUSY) {
-                UnmountError::DeviceInUse { device: path }
-            } else {
-                UnmountError::Refused { path, source }
+        // Asked first: a detach that is refused would still be made up for by the last user.
+        if let Some(user) = loopdev::user_of(device.number()) {
+            return Err(UnmountError::DeviceInUse { device: path, user });
+        }
+        match self.device.take().map_or(Ok(()), LoopDevice::detach) {
+            Ok(()) => Ok(Some(path)),
+            Err(error) => {
+                self.keep_device(&path);
+                Err(match error {
+                    LoopError::Busy { path, user } => UnmountError::DeviceInUse { device: path, user },
+                    error => UnmountError::Device(error),
+                })
             }
-        })
+        }
+    }
+
+    /// Makes up for a detach: the device stays what it was if somebody still has it open, and
+    /// is attached anew otherwise.
+    fn keep_device(&mut self, path: &Path) {
+        let same = LoopDevice::adopt(path).ok().filter(|device| {
+            Backing::of(device.number()).is_some_and(|backing| backing.path == self.live_path())
+        });
+        match same {
+            Some(device) => {
+                if let Err(error) = device.set_autoclear(false) {
+                    tracing::warn!(%error, "the loop device will go with its last user");
+                }
+                self.device = Some(device);
+            }
+            None => self.attach_device(),
+        }
     }
 
     fn unmount_files(&self) -> Result<(), UnmountError> {
@@ -233,6 +269,19 @@ impl Portable {
             path: self.mount_point.clone(),
         }
     }
+}
+
+/// Makes the mount point, free of what a dead server left, and gives its one true name.
+fn prepare(mount_point: &Path) -> io::Result<PathBuf> {
+    let (Some(parent), Some(name)) = (mount_point.parent(), mount_point.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(parent)?;
+    // The mount point itself cannot be asked while a dead mount lies on it.
+    let mount_point = fs::canonicalize(parent)?.join(name);
+    stale::clear(&mount_point)?;
+    fs::create_dir_all(&mount_point)?;
+    Ok(mount_point)
 }
 
 fn config(options: &Options) -> Config {

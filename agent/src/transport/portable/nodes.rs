@@ -43,10 +43,11 @@ pub(super) enum Node {
 
 impl Node {
     /// How long the kernel may believe names and attributes: views come and go at once, the
-    /// rest stays as it is for as long as the mount lives.
+    /// rest stays as it is for as long as the mount lives, and some of it must still be known
+    /// when the server is dead (see `stale`).
     pub(super) const fn ttl(self) -> Duration {
         match self {
-            Self::Root | Self::Live | Self::Snapshots => Duration::from_secs(3600),
+            Self::Root | Self::Live | Self::Snapshots => Duration::from_secs(10 * 365 * 24 * 3600),
             Self::View(_) => Duration::ZERO,
         }
     }
