@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod memory;
+pub(crate) mod sys;
 
 use tidemark_store::units::ByteRange;
 
