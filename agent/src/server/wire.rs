@@ -119,7 +119,10 @@ mod tests {
         write(&mut bytes, &Request::default()).unwrap();
         let mut from = bytes.as_slice();
         assert_eq!(read::<Request>(&mut from).unwrap(), Some(hello()));
-        assert_eq!(read::<Request>(&mut from).unwrap(), Some(Request::default()));
+        assert_eq!(
+            read::<Request>(&mut from).unwrap(),
+            Some(Request::default())
+        );
         assert_eq!(read::<Request>(&mut from).unwrap(), None);
     }
 
@@ -128,7 +131,10 @@ mod tests {
         let bytes = encode(&hello()).unwrap();
         for cut in 1..bytes.len() {
             let mut from = bytes.get(..cut).unwrap();
-            assert!(matches!(read::<Request>(&mut from), Err(WireError::Io(_))), "cut at {cut}");
+            assert!(
+                matches!(read::<Request>(&mut from), Err(WireError::Io(_))),
+                "cut at {cut}"
+            );
         }
     }
 
@@ -139,10 +145,16 @@ mod tests {
             encode_varint(len, &mut bytes);
             bytes.extend([0; 64]);
             let mut from = bytes.as_slice();
-            assert!(matches!(read::<Request>(&mut from), Err(WireError::TooLong)), "{len}");
+            assert!(
+                matches!(read::<Request>(&mut from), Err(WireError::TooLong)),
+                "{len}"
+            );
         }
         let mut endless = [0xff; 64].as_slice();
-        assert!(matches!(read::<Request>(&mut endless), Err(WireError::TooLong)));
+        assert!(matches!(
+            read::<Request>(&mut endless),
+            Err(WireError::TooLong)
+        ));
     }
 
     #[test]
