@@ -1,3 +1,11 @@
-//! What Tidemark stores: it says where and which bytes, the agent performs the I/O.
+//! What Tidemark stores: it says where and which bytes; the agent performs the I/O.
+//!
+//! FORMAT.md is the contract of every stored byte.
 
+pub mod area;
+pub mod catalog;
+pub mod changes;
+pub mod cow;
+pub mod media;
+pub mod state;
 pub mod units;

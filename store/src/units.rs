@@ -6,6 +6,8 @@ use std::fmt;
 pub const MIN_BLOCK_BYTES: u32 = 4096;
 /// The largest unit that tracking may use, in bytes: above it, diffs grow many times too big.
 pub const MAX_BLOCK_BYTES: u32 = 65536;
+/// The largest volume, in bytes: 1 EiB, so that a block's number has at most 48 bits.
+pub const MAX_CAPACITY_BYTES: u64 = 1 << 60;
 
 /// A range of a volume, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -146,10 +148,11 @@ pub struct Geometry {
 
 impl Geometry {
     /// A volume of `capacity` bytes tracked in blocks of `block_bytes`; `None` unless that is a
-    /// power of two from [`MIN_BLOCK_BYTES`] to [`MAX_BLOCK_BYTES`] and the volume is not empty.
+    /// power of two from [`MIN_BLOCK_BYTES`] to [`MAX_BLOCK_BYTES`] and the capacity is from 1 to
+    /// [`MAX_CAPACITY_BYTES`].
     pub const fn new(capacity: u64, block_bytes: u32) -> Option<Self> {
         if capacity == 0
-            || capacity > i64::MAX as u64
+            || capacity > MAX_CAPACITY_BYTES
             || !block_bytes.is_power_of_two()
             || block_bytes < MIN_BLOCK_BYTES
             || block_bytes > MAX_BLOCK_BYTES
@@ -209,7 +212,11 @@ impl Geometry {
     pub const fn bytes_of(self, blocks: BlockRange) -> ByteRange {
         let offset = blocks.start << self.shift;
         let end = blocks.end << self.shift;
-        let end = if end > self.capacity { self.capacity } else { end };
+        let end = if end > self.capacity {
+            self.capacity
+        } else {
+            end
+        };
         ByteRange::new(offset, end.saturating_sub(offset))
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod file;
 pub mod memory;
+pub(crate) mod sys;
 
 use tidemark_store::units::ByteRange;
 
@@ -39,12 +40,8 @@ pub trait Disk: Send + Sync {
 
     /// Puts `from` at `offset`. With `fua` the bytes are on the medium when it returns;
     /// without, after the next [`Disk::flush`].
-    fn write(
-        &self,
-        offset: u64,
-        from: &[u8],
-        fua: bool,
-    ) -> impl Future<Output = Result<(), Errno>>;
+    fn write(&self, offset: u64, from: &[u8], fua: bool)
+    -> impl Future<Output = Result<(), Errno>>;
 
     /// Makes every write that returned before durable.
     fn flush(&self) -> impl Future<Output = Result<(), Errno>>;

@@ -1,3 +1,15 @@
-//! What the host's kernel is asked for outside the data path.
+//! What the host's kernel is asked for outside the data path: which devices there are and who
+//! has them, loop devices, freezing, memory file systems.
 
+pub mod candidates;
+pub mod claim;
+pub mod device;
 pub mod freeze;
+pub mod freezer;
+mod ioctl;
+pub mod loopdev;
+pub mod memory_dir;
+pub mod mounts;
+pub mod openers;
+pub mod probe;
+pub mod stack;

@@ -1,5 +1,7 @@
 //! The volume server: one small process a volume.
 
+pub mod wire;
+
 /// Arguments of `tidemarkd volume`.
 #[derive(Debug, clap::Args)]
 pub struct VolumeArgs {}

@@ -1,26 +1,59 @@
-//! The engine: tracks and preserves what a volume's host changes, serves views of its snapshots.
+//! The engine: tracks and preserves what a volume's host changes, and serves its snapshots.
+//!
+//! - one request: [`Volume::serve`] in `serve`, with its leaves `plan` (what changes), `gate`
+//!   (who may pass), `tracker` (marking), `preserve` and `room` (keeping old data);
+//! - one snapshot: `cut` (the moment), `view` (its bytes), `extents` (what it holds and what
+//!   changed);
+//! - one life: `open` (taking up what a dead process left), and housekeeping here.
+//!
+//! The engine knows no transport, no thread and no clock of its own, so that a simulator can
+//! drive it over any [`Disk`].
 
+mod counters;
+mod cut;
 mod error;
+mod events;
+mod extents;
+mod gate;
+mod open;
+mod plan;
+mod preserve;
+mod room;
+mod serve;
+mod tracker;
+mod types;
+mod view;
 
-pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
-
-use std::{path::PathBuf, time::Duration};
-
-use tidemark_store::units::{ByteRange, Epoch, Geometry, Id};
-
-use crate::{
-    disk::{Disk, Run},
-    request::{Errno, Request},
+use std::{
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::AcqRel},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-/// What happens to snapshots when the store fills; the host's write always goes on.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum FullPolicy {
-    /// Drop the oldest snapshot at once.
-    Drop,
-    /// Delay each writer by at most this much, then drop.
-    Slow(Duration),
-}
+use event_listener::Event as Notice;
+use tidemark_store::{
+    area::Superblock,
+    cow::{Index, Layers},
+    state::{self, State},
+    units::{Geometry, Id},
+};
+
+pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
+pub use open::Options;
+pub use tracker::Tracker;
+pub use types::{
+    Checkpoint, Counters, Cut, Event, EventKind, Extent, ExtentPage, Fate, FullPolicy, HoldToken,
+    Kind, SnapshotStatus, Status,
+};
+
+use crate::disk::Disk;
+
+/// For how long a reset of tracking may hold changes.
+const RESET_HOLD: Duration = Duration::from_secs(5);
+/// Slots that housekeeping looks at before it looks at anything else.
+const HOUSEKEEPING_SLOTS: u32 = 1 << 16;
 
 /// Time, so that a simulator can own it.
 pub trait Clock: Send + Sync {
@@ -30,218 +63,177 @@ pub trait Clock: Send + Sync {
     fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
 }
 
-/// How to open a volume.
-pub struct Options<O, A, C> {
-    /// The device or file under the volume.
-    pub origin: O,
-    /// The file or device that holds the snapshot store.
-    pub area: A,
-    /// Size and block size of the volume.
-    pub geometry: Geometry,
-    /// A directory on a memory file system: tracking state that outlives this process.
-    pub state_dir: PathBuf,
-    /// The volume's identity.
-    pub volume_id: Id,
-    /// What to do when the store fills.
-    pub policy: FullPolicy,
-    /// Where time comes from.
-    pub clock: C,
+/// The host's clock.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now_us(&self) -> u64 {
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    async fn sleep(&self, time: Duration) {
+        async_io::Timer::after(time).await;
+    }
 }
 
-/// A point in the volume's history that a cut made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Checkpoint {
-    /// The lineage it belongs to.
-    pub lineage: Id,
-    /// The epoch that the cut ended.
-    pub epoch: Epoch,
-    /// When, in microseconds since the UNIX epoch.
-    pub created_us: u64,
+/// One volume: its origin, its area, and everything that is known of its past.
+///
+/// All methods may be called by many threads at once.
+pub struct Volume<O, A, C> {
+    geometry: Geometry,
+    discard_zeroes: bool,
+    origin: O,
+    area: A,
+    clock: C,
+    policy: FullPolicy,
+    superblock: Superblock,
+    state: Arc<State>,
+    layers: Layers,
+    index: Index,
+    tracker: tracker::MapTracker,
+    gate: gate::Gate,
+    hold: Mutex<Option<cut::Hold>>,
+    tokens: Mutex<u64>,
+    counters: counters::LiveCounters,
+    events: events::EventLog,
+    buffers: preserve::Buffers,
+    diff_cache: Mutex<extents::DiffCache>,
+    space_freed: Notice,
+    filling: AtomicBool,
+    wants_sweep: AtomicBool,
 }
 
-/// What a cut gave.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cut {
-    /// The new checkpoint.
-    pub checkpoint: Checkpoint,
-    /// For how long changes were held.
-    pub held: Duration,
-}
-
-/// The right to cut; given by [`Volume::hold`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct HoldToken(pub u64);
-
-/// What became of a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// Its view can be read.
-    Live,
-    /// Released on request.
-    Released,
-    /// Dropped because the store filled.
-    Overflowed,
-    /// Lost to an I/O error.
-    Lost,
-}
-
-/// A snapshot as the engine knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct SnapshotStatus {
-    /// Chosen by whoever asked for it.
-    pub id: Id,
-    /// The epoch that its cut ended.
-    pub epoch: Epoch,
-    /// Whether it can be read, and why not.
-    pub fate: Fate,
-    /// Old data kept in its epoch, in bytes.
-    pub preserved_bytes: u64,
-    /// When, in microseconds since the UNIX epoch.
-    pub created_us: u64,
-}
-
-/// What a range of a volume became, or holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Any bytes.
-    Data,
-    /// Zeros.
-    Zero,
-    /// Discarded by the host; reads as zeros.
-    Discarded,
-}
-
-/// A range and its kind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Extent {
-    /// Where.
-    pub range: ByteRange,
-    /// What.
-    pub kind: Kind,
-}
-
-/// Some extents in ascending order, and where the rest begins.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ExtentPage {
-    /// Ascending, not overlapping.
-    pub extents: Vec<Extent>,
-    /// Where the next page starts; `None` when there is none.
-    pub next: Option<u64>,
-}
-
-/// Sums since the process started.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Counters {
-    /// Read requests of the host.
-    pub read_requests: u64,
-    /// Bytes of them.
-    pub read_bytes: u64,
-    /// Write requests of the host.
-    pub write_requests: u64,
-    /// Bytes of them.
-    pub write_bytes: u64,
-    /// Flush requests.
-    pub flush_requests: u64,
-    /// Bytes discarded.
-    pub discard_bytes: u64,
-    /// Bytes zeroed by request.
-    pub zeroed_bytes: u64,
-    /// Old data copied to the store, in bytes.
-    pub preserved_bytes: u64,
-    /// Time for which writers were delayed because the store was filling.
-    pub delayed_us: u64,
-}
-
-/// The volume at one moment.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Status {
+impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Size and block size.
-    pub geometry: Geometry,
-    /// The current lineage.
-    pub lineage: Id,
-    /// Why it began.
-    pub lineage_cause: String,
-    /// When, in microseconds since the UNIX epoch.
-    pub lineage_since_us: u64,
-    /// The running epoch.
-    pub epoch: Epoch,
-    /// Size of the store in bytes, of whole blocks that can be kept.
-    pub store_capacity: u64,
-    /// Of these in use.
-    pub store_used: u64,
-    /// Snapshots, oldest first; those whose data is gone until their place is needed.
-    pub snapshots: Vec<SnapshotStatus>,
-    /// Checkpoints of the current lineage, oldest first.
-    pub checkpoints: Vec<Checkpoint>,
-    /// Sums.
-    pub counters: Counters,
-    /// Bytes marked in the running epoch, in whole blocks.
-    pub changed_bytes: u64,
-}
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
 
-/// Something that an operator should know.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Event {
-    /// Grows by one from 1.
-    pub sequence: u64,
-    /// When, in microseconds since the UNIX epoch.
-    pub at_us: u64,
-    /// What happened.
-    pub kind: EventKind,
-    /// The snapshot concerned, or [`Id::NIL`].
-    pub snapshot: Id,
-    /// What happened and what to do, in a sentence.
-    pub message: String,
-}
-
-/// What an [`Event`] tells.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum EventKind {
-    /// The store is filling.
-    StoreFilling,
-    /// The store is full.
-    StoreFull,
-    /// A snapshot was dropped because of that.
-    SnapshotOverflowed,
-    /// A snapshot was lost to an error.
-    SnapshotLost,
-    /// A new lineage began.
-    TrackingReset,
-    /// The oldest checkpoint made room for a new one.
-    CheckpointForgotten,
-}
-
-/// API CONTRACT (bodies land soon):
-pub trait VolumeApi<O: Disk, A: Disk, C: Clock>: Sized {
-    /// Opens a volume; goes on where a dead process stopped when `state_dir` holds its state.
-    fn open(options: Options<O, A, C>) -> impl Future<Output = Result<Self, OpenError>>;
-    /// Serves one request of the host. Called by many threads or tasks at once.
-    fn serve(&self, request: Request<'_>) -> impl Future<Output = Result<(), Errno>>;
-    /// Fills `into` with the bytes of the snapshot's moment, or fails.
-    fn read_view(&self, id: Id, offset: u64, into: &mut [u8]) -> impl Future<Output = Result<(), ViewError>>;
-    /// The run of a view that starts at `offset`.
-    fn view_run(&self, id: Id, offset: u64) -> impl Future<Output = Result<Run, ViewError>>;
-    /// What a snapshot holds from `start` on.
-    fn allocated(&self, id: Id, start: u64, max: usize) -> impl Future<Output = Result<ExtentPage, ViewError>>;
-    /// Stops changes from entering and waits for those in flight, at most `max`; after `max`
-    /// the hold ends by itself.
-    fn hold(&self, max: Duration) -> impl Future<Output = Result<HoldToken, CutError>>;
-    /// Ends the epoch under a hold and lets changes go on. `None` makes a checkpoint only.
-    fn cut(&self, token: HoldToken, snapshot: Option<Id>) -> Result<Cut, CutError>;
-    /// Lets changes go on without a cut.
-    fn unhold(&self, token: HoldToken);
-    /// Gives a snapshot's data back.
-    fn release(&self, id: Id) -> Result<(), ReleaseError>;
-    /// Forgets a checkpoint.
-    fn forget(&self, epoch: Epoch) -> Result<(), ReleaseError>;
-    /// What changed after `since` and up to `until` (`None`: now), from byte `start` on.
-    fn changes(&self, lineage: Option<Id>, since: Epoch, until: Option<Epoch>, start: u64, max: usize) -> Result<ExtentPage, ChangeError>;
-    /// Starts a new lineage.
-    fn reset_tracking(&self, cause: &str) -> Result<Id, CutError>;
     /// The volume now.
-    fn status(&self) -> Status;
-    /// Events after a sequence number that are kept; waits up to `wait` when there are none.
-    fn wait_events(&self, after: u64, wait: Duration) -> (Vec<Event>, bool);
-    /// Waits for work that a cut or a release left behind; called by the server's housekeeping thread.
-    fn housekeep(&self);
+    pub fn status(&self) -> Status {
+        let lineage = self.tracker.lineage();
+        let block = self.geometry.block_bytes();
+        let mut checkpoints: Vec<Checkpoint> = self
+            .state
+            .checkpoints()
+            .into_iter()
+            .map(|entry| Checkpoint {
+                lineage: lineage.id,
+                epoch: entry.epoch,
+                created_us: entry.created_us,
+            })
+            .collect();
+        checkpoints.sort_by_key(|checkpoint| checkpoint.epoch);
+        Status {
+            geometry: self.geometry,
+            lineage: lineage.id,
+            lineage_cause: lineage.cause,
+            lineage_since_us: lineage.since_us,
+            epoch: self.tracker.epoch(),
+            store_capacity: u64::from(self.index.capacity()) * block,
+            store_used: u64::from(self.index.used()) * block,
+            snapshots: self.snapshots(),
+            checkpoints,
+            counters: self.counters.sums(),
+            changed_bytes: self.tracker.changed_blocks() * block,
+        }
+    }
+
+    /// Snapshots whose fate is still known, oldest first.
+    pub fn snapshots(&self) -> Vec<SnapshotStatus> {
+        let block = self.geometry.block_bytes();
+        let status = |(layer, entry): (_, state::SnapshotEntry)| SnapshotStatus {
+            id: entry.id,
+            epoch: entry.epoch,
+            fate: match entry.fate {
+                state::Fate::Live => Fate::Live,
+                state::Fate::Released => Fate::Released,
+                state::Fate::Overflowed => Fate::Overflowed,
+                state::Fate::Lost => Fate::Lost,
+            },
+            preserved_bytes: u64::from(self.index.used_by(layer)) * block,
+            created_us: entry.created_us,
+        };
+        self.layers.all().into_iter().map(status).collect()
+    }
+
+    /// Kept events after a sequence number, and whether some between are gone; waits up to `wait`
+    /// for one. Blocks the thread.
+    pub fn wait_events(&self, after: u64, wait: Duration) -> (Vec<Event>, bool) {
+        self.events.wait(after, wait)
+    }
+
+    /// Does what a cut or a release left behind: seals change maps, frees slots, ends a hold that
+    /// ran out, says that this process lives. To be called about every 100 ms, by one thread.
+    pub fn housekeep(&self) {
+        self.state.set_alive_us(self.clock.now_us());
+        self.end_expired_hold();
+        if let Err(error) = self.tracker.housekeep(&self.checkpoint_epochs()) {
+            // Nothing is lost: the maps stay in their earlier form.
+            tracing::warn!(%error, "change maps could not be put in order");
+        }
+        if self.wants_sweep.swap(false, AcqRel) {
+            self.sweep();
+        }
+        self.note_calm();
+    }
+
+    /// Frees every slot that no live snapshot needs.
+    fn sweep(&self) {
+        // The pass under way may have begun before the last release: one more whole one.
+        let mut passes = 0;
+        while passes < 2 {
+            self.state.set_alive_us(self.clock.now_us());
+            self.end_expired_hold();
+            let sweep = self.index.sweep(&self.layers.live(), HOUSEKEEPING_SLOTS);
+            passes += u8::from(sweep.finished);
+            if sweep.freed > 0 {
+                self.space_freed.notify(usize::MAX);
+            }
+        }
+    }
+
+    /// Ends a live snapshot; its slots are freed by the next sweep.
+    fn end_snapshot(&self, id: Id, fate: state::Fate, why: &str) {
+        if !self.layers.end(id, fate) {
+            return;
+        }
+        self.wants_sweep
+            .store(true, std::sync::atomic::Ordering::Release);
+        let kind = match fate {
+            state::Fate::Live | state::Fate::Released => return,
+            state::Fate::Overflowed => EventKind::SnapshotOverflowed,
+            state::Fate::Lost => EventKind::SnapshotLost,
+        };
+        let message = format!("snapshot {id} is gone: {why}. The volume itself is not affected");
+        self.event(kind, id, message);
+    }
+
+    fn event(&self, kind: EventKind, snapshot: Id, message: String) {
+        tracing::warn!(?kind, %message);
+        self.events
+            .add(self.clock.now_us(), kind, snapshot, message);
+    }
+
+    fn next_token(&self) -> u64 {
+        let mut token = lock(&self.tokens);
+        *token += 1;
+        *token
+    }
 }
+
+fn random_id() -> Id {
+    Id(uuid::Uuid::new_v4().into_bytes())
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic aborts the process; in tests a poisoned lock guards no invariant.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

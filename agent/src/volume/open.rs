@@ -1,0 +1,272 @@
+//! Opening a volume: the area's superblock, then the state that a predecessor may have left.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use event_listener::Event;
+use tidemark_store::{
+    area::{self, SUPERBLOCK_BYTES, Superblock, SuperblockError},
+    cow::{Index, Layers},
+    state::{Fate, Identity, Lineage, State},
+    units::{Epoch, Geometry, Id},
+};
+
+use super::{
+    Clock, EventKind, FullPolicy, OpenError, Volume, counters::LiveCounters, events::EventLog,
+    gate::Gate, preserve::Buffers, random_id, tracker::MapTracker,
+};
+use crate::disk::Disk;
+
+/// How much later than a dead process's last sign of life its own writes may be dated.
+const ALIVE_SLACK_US: u64 = 1_000_000;
+
+/// How to open a volume.
+pub struct Options<O, A, C> {
+    /// The device or file under the volume.
+    pub origin: O,
+    /// The file or device that holds the snapshot store.
+    pub area: A,
+    /// Size and block size of the volume.
+    pub geometry: Geometry,
+    /// A directory on a memory file system: tracking state that outlives this process.
+    pub state_dir: PathBuf,
+    /// The volume's identity.
+    pub volume_id: Id,
+    /// What to do when the store fills.
+    pub policy: FullPolicy,
+    /// Where time comes from.
+    pub clock: C,
+    /// When the origin was last modified, in microseconds since the UNIX epoch; `None` when
+    /// nothing tells. What a dead process left is trusted only if this is not after its death:
+    /// somebody else may have written to the origin since.
+    pub origin_modified_us: Option<u64>,
+}
+
+impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
+    /// Opens a volume; goes on where a dead process stopped when `state_dir` holds its state.
+    pub async fn open(options: Options<O, A, C>) -> Result<Self, OpenError> {
+        let superblock = claim_area(&options).await?;
+        let identity = Identity {
+            volume: options.volume_id,
+            area: superblock.area,
+            geometry: options.geometry,
+            slots: superblock.slots,
+        };
+        let (state, past) = open_state(&options, identity)?;
+        let state = Arc::new(state);
+        let layers = Layers::open(Arc::clone(&state));
+        let index = Index::open(Arc::clone(&state), superblock.slots)
+            .map_err(|source| state_error(&options.state_dir, source))?;
+        let (tracker, reset) = open_tracker(&options, &state, &past)?;
+        let volume = Self {
+            geometry: options.geometry,
+            discard_zeroes: options.origin.discard_zeroes(),
+            origin: options.origin,
+            area: options.area,
+            clock: options.clock,
+            policy: options.policy,
+            superblock,
+            state,
+            layers,
+            index,
+            tracker,
+            gate: Gate::new(),
+            hold: Mutex::default(),
+            tokens: Mutex::default(),
+            counters: LiveCounters::default(),
+            events: EventLog::default(),
+            buffers: Buffers::default(),
+            diff_cache: Mutex::default(),
+            space_freed: Event::new(),
+            filling: AtomicBool::new(false),
+            wants_sweep: AtomicBool::new(true),
+        };
+        if let Past::Broken(cause) = &past {
+            volume.lose_snapshots(cause);
+        }
+        if let Some(cause) = reset {
+            volume.event(
+                EventKind::TrackingReset,
+                Id::NIL,
+                format!("tracking started anew: {cause}"),
+            );
+        }
+        volume.housekeep();
+        Ok(volume)
+    }
+
+    /// After other hands were on the origin, views would show their changes.
+    fn lose_snapshots(&self, cause: &str) {
+        for (_, entry) in self.layers.all() {
+            self.end_snapshot(entry.id, Fate::Lost, cause);
+        }
+    }
+
+    /// Gives the area up, so that another volume may use it; the state is removed. The volume
+    /// must no longer be served.
+    pub async fn retire(&self, state_dir: &Path) -> Result<(), OpenError> {
+        let free = Superblock {
+            volume: Id::NIL,
+            generation: self.superblock.generation + 1,
+            ..self.superblock
+        };
+        write_superblock(&self.area, &free).await?;
+        std::fs::remove_dir_all(state_dir).map_err(|source| state_error(state_dir, source))
+    }
+}
+
+/// Reads the area's superblock and makes the area this volume's if it is nobody's.
+async fn claim_area<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+) -> Result<Superblock, OpenError> {
+    let have = options.area.capacity();
+    let need = area::min_capacity(options.geometry);
+    if have < need {
+        return Err(OpenError::AreaTooSmall { have, need });
+    }
+    let slots = area::slots_in(have, options.geometry);
+    let found = read_superblock(&options.area).await?;
+    if let Some(found) = found {
+        let ours = found.volume == options.volume_id
+            && found.geometry == options.geometry
+            && found.slots == slots;
+        if ours {
+            return Ok(found);
+        }
+        if found.volume != Id::NIL && found.volume != options.volume_id {
+            return Err(OpenError::AreaCorrupt(format!(
+                "it belongs to another volume ({}): detach that one, or choose another file",
+                found.volume
+            )));
+        }
+    }
+    let fresh = Superblock {
+        generation: found.map_or(0, |found| found.generation) + 1,
+        volume: options.volume_id,
+        area: random_id(),
+        geometry: options.geometry,
+        first_slot_bytes: area::FIRST_SLOT_BYTES,
+        slots,
+    };
+    write_superblock(&options.area, &fresh).await?;
+    Ok(fresh)
+}
+
+/// The newest superblock; `None` in a file that never was an area.
+async fn read_superblock(area: &impl Disk) -> Result<Option<Superblock>, OpenError> {
+    let mut found = Vec::new();
+    for slot in 0..2 {
+        let mut bytes = [0; SUPERBLOCK_BYTES];
+        area.read(slot * SUPERBLOCK_BYTES as u64, &mut bytes)
+            .await
+            .map_err(OpenError::Area)?;
+        found.push(Superblock::decode(&bytes));
+    }
+    if found
+        .iter()
+        .all(|slot| *slot == Err(SuperblockError::Empty))
+    {
+        return Ok(None);
+    }
+    let newest = found
+        .iter()
+        .flatten()
+        .max_by_key(|superblock| superblock.generation);
+    let why = || {
+        let whys: Vec<String> = found
+            .iter()
+            .filter_map(|slot| slot.err())
+            .map(|why| why.to_string())
+            .collect();
+        let whys = whys.join("; ");
+        OpenError::AreaCorrupt(format!("{whys}: choose another file, or remove this one"))
+    };
+    newest.copied().map(Some).ok_or_else(why)
+}
+
+async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(), OpenError> {
+    let at = superblock.generation % 2 * SUPERBLOCK_BYTES as u64;
+    area.write(at, &superblock.encode(), true)
+        .await
+        .map_err(OpenError::Area)
+}
+
+/// What a predecessor left.
+enum Past {
+    /// Nothing.
+    None,
+    /// State that still describes the origin.
+    Trusted,
+    /// State, but the origin may have changed since; with the reason.
+    Broken(String),
+}
+
+/// The state to go on with.
+fn open_state<O, A, C: Clock>(
+    options: &Options<O, A, C>,
+    identity: Identity,
+) -> Result<(State, Past), OpenError> {
+    let path = options.state_dir.join("state");
+    let found = State::open(&path, identity).map_err(|source| state_error(&path, source))?;
+    let Some(state) = found else {
+        let lineage = new_lineage("attached", &options.clock);
+        let state = State::create(&path, identity, &lineage, Epoch::FIRST);
+        return Ok((
+            state.map_err(|source| state_error(&path, source))?,
+            Past::None,
+        ));
+    };
+    let died_us = state.alive_us().saturating_add(ALIVE_SLACK_US);
+    let broken = |why: &str| Past::Broken(why.to_owned());
+    let past = match options.origin_modified_us {
+        Some(modified_us) if modified_us <= died_us => Past::Trusted,
+        Some(_) => broken("the origin was modified after the volume server died"),
+        None => broken(
+            "the volume server died, and nothing tells whether the origin was modified since",
+        ),
+    };
+    Ok((state, past))
+}
+
+/// The tracker of the state's lineage, or of a new one and then with its cause.
+fn open_tracker<O, A, C: Clock>(
+    options: &Options<O, A, C>,
+    state: &Arc<State>,
+    past: &Past,
+) -> Result<(MapTracker, Option<String>), OpenError> {
+    let blocks = options.geometry.blocks();
+    let create = || {
+        MapTracker::create(Arc::clone(state), &options.state_dir, blocks)
+            .map_err(|error| state_error(&options.state_dir, std::io::Error::other(error)))
+    };
+    let cause = match past {
+        Past::None => return Ok((create()?, None)),
+        Past::Broken(cause) => cause.clone(),
+        Past::Trusted => match MapTracker::open(Arc::clone(state), &options.state_dir, blocks) {
+            Ok(tracker) => return Ok((tracker, None)),
+            Err(error) => format!("the change maps cannot be taken up: {error}"),
+        },
+    };
+    for entry in state.checkpoints() {
+        state.remove_checkpoint(entry.epoch);
+    }
+    state.commit_lineage(&new_lineage(&cause, &options.clock), state.epoch().next());
+    Ok((create()?, Some(cause)))
+}
+
+fn new_lineage(cause: &str, clock: &impl Clock) -> Lineage {
+    Lineage {
+        id: random_id(),
+        cause: cause.to_owned(),
+        since_us: clock.now_us(),
+    }
+}
+
+fn state_error(path: &Path, source: std::io::Error) -> OpenError {
+    OpenError::State {
+        path: path.to_owned(),
+        source,
+    }
+}

@@ -1,0 +1,185 @@
+//! Keeping old data before it is overwritten.
+
+use std::{
+    pin::pin,
+    sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
+};
+
+use futures_lite::future;
+use tidemark_store::{
+    area,
+    cow::{Layer, SlotRun},
+    state::Fate,
+    units::{BlockRange, Epoch},
+};
+
+use super::{Clock, Volume};
+use crate::{disk::Disk, request::Errno};
+
+/// Old data copied at a time, in bytes: large enough for sequential speed, small enough that
+/// buffers of many queues stay in memory (64 requests x 1 MiB).
+const BATCH_BYTES: u64 = 1 << 20;
+/// Buffers kept for reuse.
+const KEPT_BUFFERS: usize = 64;
+
+/// Buffers that are reused, so that the data path seldom allocates.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+
+impl Buffers {
+    pub(super) fn take(&self, len: usize) -> Vec<u8> {
+        let mut buffer = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+            .unwrap_or_default();
+        buffer.resize(len, 0);
+        buffer
+    }
+
+    pub(super) fn put(&self, buffer: Vec<u8>) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() < KEPT_BUFFERS {
+            kept.push(buffer);
+        }
+    }
+}
+
+/// Why old data was not kept.
+enum Failure {
+    /// The origin cannot be read.
+    Origin(Errno),
+    /// The store cannot be written.
+    Store(Errno),
+}
+
+impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
+    /// I2: returns when every block of `blocks` that a live snapshot needs has its old data
+    /// published, or no live snapshot needs it any more. The caller has the blocks for itself.
+    ///
+    /// Exactly the blocks are copied, each once for all snapshots. A block that was published
+    /// before, by a request that a dead process left and the kernel replays, is not copied again.
+    pub(super) async fn preserve(&self, blocks: BlockRange) {
+        let batch = (BATCH_BYTES / self.geometry.block_bytes()).max(1);
+        let mut at = blocks.start;
+        while at < blocks.end {
+            // Asked anew each time: the store may have filled and dropped the newest snapshot.
+            let Some((layer, epoch)) = self.newest_layer() else {
+                return;
+            };
+            let run = self.next_missing(BlockRange::new(at, blocks.end), epoch, batch);
+            if run.is_empty() {
+                return;
+            }
+            at = match self.make_room(run.len()).await {
+                Some(slots) => self.preserve_run(run, slots, layer).await,
+                None => run.start,
+            };
+        }
+    }
+
+    fn newest_layer(&self) -> Option<(Layer, Epoch)> {
+        let layer = self.layers.newest()?;
+        Some((layer, self.layers.epoch_of(layer)?))
+    }
+
+    /// The first blocks in a row, at most `batch`, without a copy for the newest snapshot.
+    fn next_missing(&self, blocks: BlockRange, newest: Epoch, batch: u64) -> BlockRange {
+        let missing = |block: &u64| self.index.find(*block, newest).is_none();
+        let Some(start) = (blocks.start..blocks.end).find(missing) else {
+            return BlockRange::new(blocks.end, blocks.end);
+        };
+        let limit = blocks.end.min(start + batch);
+        let end = (start + 1..limit)
+            .find(|block| !missing(block))
+            .unwrap_or(limit);
+        BlockRange::new(start, end)
+    }
+
+    /// Copies as many blocks of `run` as `slots` hold; returns where to go on.
+    async fn preserve_run(&self, run: BlockRange, slots: SlotRun, layer: Layer) -> u64 {
+        let part = BlockRange::new(run.start, run.start + u64::from(slots.count));
+        let len = usize::try_from(part.len() * self.geometry.block_bytes()).unwrap_or(0);
+        let mut buffer = self.buffers.take(len);
+        match self.copy(part, slots, &mut buffer).await {
+            Ok(()) => {
+                self.publish(part, slots, layer, &buffer);
+                self.counters
+                    .preserved_bytes
+                    .fetch_add(buffer.len() as u64, Relaxed);
+            }
+            Err(failure) => {
+                self.index.give_back(slots);
+                self.lose_readers_of(part, &failure);
+            }
+        }
+        self.buffers.put(buffer);
+        part.end
+    }
+
+    /// Reads old data and puts it into its slots. The last block of the volume is filled up with
+    /// zeros.
+    async fn copy(
+        &self,
+        part: BlockRange,
+        slots: SlotRun,
+        buffer: &mut [u8],
+    ) -> Result<(), Failure> {
+        let bytes = self.geometry.bytes_of(part);
+        let (old, fill) = buffer.split_at_mut(usize::try_from(bytes.len).unwrap_or(0));
+        self.origin
+            .read(bytes.offset, old)
+            .await
+            .map_err(Failure::Origin)?;
+        fill.fill(0);
+        let place = area::slot_range(slots.first, slots.count, self.geometry);
+        self.area
+            .write(place.offset, buffer, false)
+            .await
+            .map_err(Failure::Store)
+    }
+
+    fn publish(&self, part: BlockRange, slots: SlotRun, layer: Layer, buffer: &[u8]) {
+        let block_len = usize::try_from(self.geometry.block_bytes()).unwrap_or(usize::MAX);
+        let copies = part
+            .blocks()
+            .zip(slots.first..)
+            .zip(buffer.chunks_exact(block_len));
+        for ((block, slot), bytes) in copies {
+            self.index
+                .publish(slot, block.0, layer, crc32c::crc32c(bytes));
+        }
+        // The snapshot may have ended meanwhile; its copy is then swept.
+        if self.layers.newest() != Some(layer) {
+            self.wants_sweep.store(true, Relaxed);
+        }
+    }
+
+    /// I3: a snapshot that would read one of these blocks from the origin is lost, because the
+    /// host's write goes on (I7).
+    fn lose_readers_of(&self, part: BlockRange, failure: &Failure) {
+        let oldest_copy = part
+            .blocks()
+            .map(|block| self.index.newest(block.0))
+            .min()
+            .flatten();
+        let why = match failure {
+            Failure::Origin(errno) => {
+                format!("old data could not be read from the origin: {errno}")
+            }
+            Failure::Store(errno) => format!("old data could not be written to the store: {errno}"),
+        };
+        for (_, entry) in self.layers.all() {
+            if oldest_copy.is_none_or(|copy| entry.epoch > copy) {
+                self.end_snapshot(entry.id, Fate::Lost, &why);
+            }
+        }
+    }
+
+    /// Waits for `time`, or less when space is freed.
+    pub(super) async fn wait_for_space(&self, time: std::time::Duration) {
+        let freed = pin!(self.space_freed.listen());
+        future::or(freed, self.clock.sleep(time)).await;
+    }
+}

@@ -1,0 +1,58 @@
+//! The path of one request: the whole of it on one screen.
+//!
+//! - **I1 mark first**: no change reaches the origin before it is marked.
+//! - **I2 preserve first**: no block that a snapshot needs is overwritten before its old data is
+//!   published.
+//! - **I4 clean cut**: a change is between `enter` and the drop of its pass, and a cut waits for
+//!   all of these.
+//! - **I5 no cache of ours**: the origin has answered before the host is.
+//! - **I7 the volume first**: nothing that happens to a snapshot fails a request.
+
+use super::{Clock, Volume, plan};
+use crate::{
+    disk::Disk,
+    request::{Errno, Request},
+};
+
+impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
+    /// Serves one request of the host; called by many threads or tasks at once.
+    ///
+    /// Errors are the origin's own, unchanged, or `EINVAL` for a range outside the volume. A
+    /// future that is dropped before its end leaves the request half done, as a dying process
+    /// does; what it marked and preserved stays.
+    pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
+        self.check(&request)?;
+        self.counters.count(&request);
+        let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
+            return self.forward(&mut request).await;
+        };
+        let _pass = self.gate.enter(change.touched).await;
+        self.tracker.mark(&change);
+        self.preserve(change.touched).await;
+        self.forward(&mut request).await?;
+        self.tracker.settle(&change);
+        Ok(())
+    }
+
+    fn check(&self, request: &Request<'_>) -> Result<(), Errno> {
+        match plan::range_of(request) {
+            Some(range) if !self.geometry.contains(range) => Err(Errno::EINVAL),
+            _ => Ok(()),
+        }
+    }
+
+    /// Hands a request to the origin, its flags intact.
+    async fn forward(&self, request: &mut Request<'_>) -> Result<(), Errno> {
+        match request {
+            Request::Read { offset, into } => self.origin.read(*offset, into).await,
+            Request::Write { offset, from, fua } => self.origin.write(*offset, from, *fua).await,
+            Request::Flush => self.origin.flush().await,
+            Request::Discard { range } => self.origin.discard(*range).await,
+            Request::WriteZeroes {
+                range,
+                fua,
+                may_unmap,
+            } => self.origin.write_zeroes(*range, *fua, *may_unmap).await,
+        }
+    }
+}
