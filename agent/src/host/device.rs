@@ -74,7 +74,10 @@ impl DeviceNumber {
 
     /// Size in bytes.
     pub fn capacity(self) -> Option<u64> {
-        self.attribute("size")?.parse::<u64>().ok()?.checked_mul(512)
+        self.attribute("size")?
+            .parse::<u64>()
+            .ok()?
+            .checked_mul(512)
     }
 
     /// Whether the device refuses writes.
@@ -175,7 +178,10 @@ pub fn block_devices() -> io::Result<Vec<DeviceNumber>> {
 
 /// All devices of the btrfs file system that has `device`, which may be several.
 pub fn btrfs_devices(device: DeviceNumber) -> Vec<DeviceNumber> {
-    let file_systems = fs::read_dir("/sys/fs/btrfs").into_iter().flatten().flatten();
+    let file_systems = fs::read_dir("/sys/fs/btrfs")
+        .into_iter()
+        .flatten()
+        .flatten();
     file_systems
         .map(|entry| children(&entry.path().join("devices"), |_| true))
         .find(|devices| devices.contains(&device))

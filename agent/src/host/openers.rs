@@ -74,7 +74,5 @@ fn is_writable(fdinfo: &Path) -> bool {
     let text = fs::read_to_string(fdinfo).unwrap_or_default();
     text.lines()
         .find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok())
-        .is_some_and(|flags| {
-            flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY
-        })
+        .is_some_and(|flags| flags & libc::O_PATH == 0 && flags & libc::O_ACCMODE != libc::O_RDONLY)
 }

@@ -42,7 +42,8 @@ struct Part {
     snapshot: Id,
     capacity_bytes: u64,
     block_bytes: u32,
-    mount_points: Vec<PathBuf>,
+    /// What is mounted on it, to be frozen.
+    file_systems: Vec<PathBuf>,
     _work: OwnedMutexGuard<()>,
 }
 
@@ -118,11 +119,11 @@ impl Manager {
     async fn part(&self, name: &str, freeze: FreezeMode) -> Result<Part, Error> {
         let (entry, work) = self.claim(name).await?;
         let told = self.refresh(&entry).await?;
-        let mount_points = match freeze {
+        let file_systems = match freeze {
             FreezeMode::None => Vec::new(),
-            _ => self.mount_points(told.device_path.as_ref())?,
+            _ => self.mounts(told.device_path.as_ref())?.file_systems,
         };
-        if freeze == FreezeMode::Require && mount_points.is_empty() {
+        if freeze == FreezeMode::Require && file_systems.is_empty() {
             let why = format!(
                 "volume \"{name}\" is not mounted, so there is no file system to freeze; mount \
                  it, or ask for a crash-consistent snapshot"
@@ -134,7 +135,7 @@ impl Manager {
             snapshot: super::new_id(),
             capacity_bytes: told.capacity_bytes,
             block_bytes: told.block_bytes,
-            mount_points,
+            file_systems,
             _work: work,
         })
     }
@@ -159,12 +160,12 @@ impl Manager {
             Ok(cuts) => cuts,
             Err(error) => {
                 release_all(parts).await;
-                self.tell_timeout(parts, thawed).await;
+                self.tell_timeout(parts, thawed.as_ref()).await;
                 return Err(error);
             }
         };
-        self.tell_timeout(parts, thawed).await;
-        let broken = thawed.is_some_and(|thawed| !thawed.held);
+        self.tell_timeout(parts, thawed.as_ref()).await;
+        let broken = thawed.as_ref().is_some_and(|thawed| !thawed.held);
         if broken && args.freeze == FreezeMode::Require {
             undo(parts, &cuts).await;
             let why = "the file systems were thawed by the watchdog before the cut was known to \
@@ -184,10 +185,9 @@ impl Manager {
         args: &CreateArgs,
         parts: &[Part],
     ) -> Result<Option<Box<dyn Frozen>>, String> {
-        // One mount point a volume: all mounts of a device are one file system.
         let mounts: Vec<PathBuf> = parts
             .iter()
-            .filter_map(|part| part.mount_points.first().cloned())
+            .flat_map(|part| part.file_systems.iter().cloned())
             .collect();
         if mounts.is_empty() {
             return Ok(None);
@@ -204,9 +204,9 @@ impl Manager {
         let now_us = self.config.clock.now_us();
         let lease_us = args.lease.map_or(0, micros);
         let expires_us = (lease_us > 0).then(|| now_us.saturating_add(lease_us));
-        let was_frozen = moment.thawed.filter(|thawed| thawed.held);
+        let was_frozen = moment.thawed.as_ref().filter(|thawed| thawed.held);
         let record = |(part, cut): (&Part, &CutReply)| {
-            let frozen = was_frozen.filter(|_| !part.mount_points.is_empty());
+            let frozen = was_frozen.filter(|_| !part.file_systems.is_empty());
             SnapshotRecord {
                 id: part.snapshot,
                 set_id,
@@ -251,7 +251,7 @@ impl Manager {
             let unfrozen = moment
                 .unfrozen
                 .as_ref()
-                .filter(|_| !part.mount_points.is_empty());
+                .filter(|_| !part.file_systems.is_empty());
             let severity = match unfrozen {
                 Some(why) => {
                     message.push_str("; it is only crash-consistent: ");
@@ -267,17 +267,26 @@ impl Manager {
         }
     }
 
-    async fn tell_timeout(&self, parts: &[Part], thawed: Option<Thawed>) {
-        if thawed.is_none_or(|thawed| thawed.held) {
+    async fn tell_timeout(&self, parts: &[Part], thawed: Option<&Thawed>) {
+        let Some(thawed) = thawed.filter(|thawed| !thawed.held) else {
             return;
-        }
-        for part in parts.iter().filter(|part| !part.mount_points.is_empty()) {
+        };
+        for part in parts.iter().filter(|part| !part.file_systems.is_empty()) {
             let name = part.entry.name();
-            let message = format!(
-                "the file system of volume \"{name}\" was thawed by the watchdog: the cut took \
-                 too long, and its snapshot is not taken for file-system consistent"
-            );
-            let happening = Happening::new(EventKind::FreezeTimeout, Severity::Warning, message);
+            let (severity, message) = match &thawed.trouble {
+                Some(trouble) => (
+                    Severity::Error,
+                    format!("the file system of volume \"{name}\" may still be frozen: {trouble}"),
+                ),
+                None => (
+                    Severity::Warning,
+                    format!(
+                        "the file system of volume \"{name}\" was thawed by the watchdog: the cut \
+                         took too long, and is not taken for file-system consistent"
+                    ),
+                ),
+            };
+            let happening = Happening::new(EventKind::FreezeTimeout, severity, message);
             self.events.record(happening.on_volume(name)).await;
         }
     }

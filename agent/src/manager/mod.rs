@@ -17,6 +17,7 @@ mod error;
 mod events;
 mod groups;
 mod host_ops;
+mod info;
 mod leases;
 mod ledger;
 mod link;
@@ -49,7 +50,8 @@ pub use clock::Clock;
 pub use error::{Error, ErrorReason, reason_name};
 pub use events::{EventReader, Events, Happening};
 pub use groups::Group;
-pub use host_ops::{FreezeFailed, Frozen, HostOps, Pending, Thawed};
+pub use host_ops::{FreezeFailed, Frozen, HostKernel, HostOps, Mounts, Pending, Thawed};
+pub use info::{Candidate, Feature, HostInfo};
 pub use leases::LeaseGuard;
 pub use model::{
     AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage, Kind,

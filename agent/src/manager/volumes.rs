@@ -20,7 +20,7 @@ use tokio::{sync::OwnedMutexGuard, time::sleep};
 
 use super::{
     Arguments, AttachArgs, Begun, Counters, Error, ErrorReason, Happening, LiveVolume, Manager,
-    Ticket, Volume, refresh::lineage_of, registry::Entry, spawn, validate,
+    Mounts, Ticket, Volume, refresh::lineage_of, registry::Entry, spawn, validate,
 };
 
 /// For how long a stopped server may take to end.
@@ -116,7 +116,7 @@ impl Manager {
         Ok(LiveVolume {
             capacity_bytes: told.capacity_bytes,
             block_bytes: told.block_bytes,
-            mount_points: self.mount_points(&device_path).unwrap_or_default(),
+            mount_points: self.mounts(&device_path)?.points,
             device_path,
             live_path: PathBuf::from(&told.live_path),
             lineage: lineage_of(entry.name(), told)?,
@@ -134,17 +134,20 @@ impl Manager {
     }
 
     /// Where a volume's device is mounted.
-    pub(super) fn mount_points(&self, device: &Path) -> Result<Vec<PathBuf>, Error> {
+    pub(super) fn mounts(&self, device: &Path) -> Result<Mounts, Error> {
         if device.as_os_str().is_empty() {
-            return Ok(Vec::new());
+            return Ok(Mounts::default());
         }
-        let found = self.config.host.mount_points(device);
-        found.map_err(|error| {
-            Error::internal(format!(
-                "looking for mounts of {}: {error}",
-                device.display()
-            ))
-        })
+        match self.config.host.mounts(device) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let device = device.display();
+                Err(Error::internal(format!(
+                    "looking for mounts of {device}: {error}"
+                )))
+            }
+            // A device that is gone is mounted nowhere.
+            found => Ok(found.unwrap_or_default()),
+        }
     }
 
     async fn attach_once(self: &Arc<Self>, args: AttachArgs) -> Result<Volume, Error> {
@@ -293,7 +296,7 @@ impl Manager {
             // A dead server holds nothing, but its device may still be mounted.
             Err(_) => (entry.paths.device_link(), 0),
         };
-        if let Some(mount) = self.mount_points(&device)?.first() {
+        if let Some(mount) = self.mounts(&device)?.points.first() {
             let mount = mount.display();
             let why = format!("volume \"{name}\" is mounted at {mount}: unmount it first");
             let error = Error::new(ErrorReason::VolumeBusy, why).on_volume(name);

@@ -27,9 +27,9 @@ impl AgentService for Agent {
         require(&request, Role::View)?;
         let info = self.0.host_info().await?;
         let features = info.features.into_iter().map(|feature| v1::Feature {
-            name: feature.name,
-            available: feature.lack.is_none(),
-            reason: feature.lack.unwrap_or_default(),
+            name: feature.name.to_owned(),
+            available: feature.available,
+            reason: feature.reason,
         });
         Ok(Response::new(v1::GetServerInfoResponse {
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -60,7 +60,10 @@ pub struct Peer {
 
 /// The role of a request's caller.
 pub fn role<T>(request: &Request<T>) -> Option<Role> {
-    request.extensions().get::<Peer>().and_then(|peer| peer.role)
+    request
+        .extensions()
+        .get::<Peer>()
+        .and_then(|peer| peer.role)
 }
 
 /// Refuses a caller that has less than this role.

@@ -6,30 +6,24 @@ use futures_lite::{Stream, StreamExt, stream};
 use tidemark_proto::v1::{
     ChangeSpan, EstimateChangesRequest, EstimateChangesResponse, ExtentRange,
     ListAllocatedExtentsRequest, ListAllocatedExtentsResponse, ListChangedExtentsRequest,
-    ListChangedExtentsResponse, TrustReport, change_service_server,
+    ListChangedExtentsResponse, change_service_server::ChangeService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{data::Answers, status::to_status};
+use super::{
+    auth::{Role, require},
+    convert,
+    data::Answers,
+};
 use crate::manager::{
-    self, Checkpoint, Error, Extent, Manager, Trust,
+    Error, Extent, Manager,
     streams::{ExtentList, Span, digest::to_wire},
 };
 
-/// Serves `tidemark.v1.ChangeService`.
-pub struct ChangeService {
-    manager: Arc<Manager>,
-}
-
-impl ChangeService {
-    /// Over one agent's volumes.
-    pub fn new(manager: Arc<Manager>) -> Self {
-        Self { manager }
-    }
-}
+pub(super) struct Changes(pub(super) Arc<Manager>);
 
 #[tonic::async_trait]
-impl change_service_server::ChangeService for ChangeService {
+impl ChangeService for Changes {
     type ListAllocatedExtentsStream = Answers<ListAllocatedExtentsResponse>;
     type ListChangedExtentsStream = Answers<ListChangedExtentsResponse>;
 
@@ -37,14 +31,15 @@ impl change_service_server::ChangeService for ChangeService {
         &self,
         request: Request<ListAllocatedExtentsRequest>,
     ) -> Result<Response<Self::ListAllocatedExtentsStream>, Status> {
+        require(&request, Role::View)?;
         let asked = request.into_inner();
         let list = ExtentList::allocated(
-            Arc::clone(&self.manager),
+            Arc::clone(&self.0),
             &asked.snapshot_id,
             asked.starting_offset_bytes,
             asked.max_results,
         );
-        let list = list.await.map_err(to_status)?;
+        let list = list.await?;
         let capacity_bytes = list.capacity_bytes();
         let convert = move |extents| ListAllocatedExtentsResponse {
             capacity_bytes,
@@ -57,19 +52,20 @@ impl change_service_server::ChangeService for ChangeService {
         &self,
         request: Request<ListChangedExtentsRequest>,
     ) -> Result<Response<Self::ListChangedExtentsStream>, Status> {
+        require(&request, Role::View)?;
         let asked = request.into_inner();
-        let span = span_from_wire(asked.span).map_err(to_status)?;
+        let span = span_from_wire(asked.span)?;
         let list = ExtentList::changed(
-            Arc::clone(&self.manager),
+            Arc::clone(&self.0),
             span,
             asked.starting_offset_bytes,
             asked.max_results,
         );
-        let (list, trust) = list.await.map_err(to_status)?;
+        let (list, trust) = list.await?;
         let capacity_bytes = list.capacity_bytes();
         let convert = move |extents| ListChangedExtentsResponse {
             capacity_bytes,
-            trust: Some(trust_to_wire(&trust)),
+            trust: Some(convert::trust(trust.clone())),
             extents,
         };
         answer(list, convert).await
@@ -79,15 +75,16 @@ impl change_service_server::ChangeService for ChangeService {
         &self,
         request: Request<EstimateChangesRequest>,
     ) -> Result<Response<EstimateChangesResponse>, Status> {
-        let span = span_from_wire(request.into_inner().span).map_err(to_status)?;
-        let list = ExtentList::changed(Arc::clone(&self.manager), span, 0, 0);
-        let (list, trust) = list.await.map_err(to_status)?;
-        let sums = list.estimate().await.map_err(to_status)?;
+        require(&request, Role::View)?;
+        let span = span_from_wire(request.into_inner().span)?;
+        let list = ExtentList::changed(Arc::clone(&self.0), span, 0, 0);
+        let (list, trust) = list.await?;
+        let sums = list.estimate().await?;
         Ok(Response::new(EstimateChangesResponse {
             changed_bytes: sums.changed_bytes,
             zero_bytes: sums.zero_bytes,
             extents: sums.extents,
-            trust: Some(trust_to_wire(&trust)),
+            trust: Some(convert::trust(trust)),
         }))
     }
 }
@@ -98,7 +95,7 @@ async fn answer<T: Send + 'static>(
     mut list: ExtentList,
     convert: impl Fn(Vec<ExtentRange>) -> T + Send + 'static,
 ) -> Result<Response<Answers<T>>, Status> {
-    let first = list.next().await.map_err(to_status)?;
+    let first = list.next().await?;
     let first = first.map(|extents| Ok(convert(ranges_to_wire(extents))));
     let rest = follow(list, convert);
     Ok(Response::new(stream::iter(first).chain(rest).boxed()))
@@ -116,7 +113,7 @@ fn follow<T: Send + 'static>(
                 let message = convert(ranges_to_wire(extents));
                 Some((Ok(message), Some((list, convert))))
             }
-            Err(error) => Some((Err(to_status(error)), None)),
+            Err(error) => Some((Err(error.into()), None)),
         }
     })
 }
@@ -132,42 +129,12 @@ fn ranges_to_wire(extents: Vec<Extent>) -> Vec<ExtentRange> {
 
 fn span_from_wire(span: Option<ChangeSpan>) -> Result<Span, Error> {
     let span = span.ok_or_else(|| Error::invalid("span", "is missing"))?;
-    let since = span
-        .since
-        .ok_or_else(|| Error::invalid("span.since", "is missing"))?;
-    let until = span.until.as_ref();
+    let until = span.until;
     Ok(Span {
         volume: span.volume,
-        since: checkpoint_from_wire("span.since", &since)?,
+        since: convert::read_checkpoint("span.since", span.since)?,
         until: until
-            .map(|until| checkpoint_from_wire("span.until", until))
+            .map(|until| convert::read_checkpoint("span.until", Some(until)))
             .transpose()?,
     })
-}
-
-/// A point out of a message; `field` names it in errors.
-pub(super) fn checkpoint_from_wire(
-    field: &str,
-    wire: &tidemark_proto::v1::Checkpoint,
-) -> Result<Checkpoint, Error> {
-    manager::checkpoint(field, &wire.lineage, wire.epoch)
-}
-
-/// A point as the public API shows it.
-pub(super) fn checkpoint_to_wire(checkpoint: Checkpoint) -> tidemark_proto::v1::Checkpoint {
-    tidemark_proto::v1::Checkpoint {
-        lineage: checkpoint.lineage.to_string(),
-        epoch: checkpoint.epoch.0,
-    }
-}
-
-/// Trust as the public API shows it.
-pub(super) fn trust_to_wire(trust: &Trust) -> TrustReport {
-    let since = std::time::UNIX_EPOCH + std::time::Duration::from_micros(trust.since_us);
-    TrustReport {
-        trust: trust.level.into(),
-        reason: trust.reason.clone(),
-        over_report_bound_bytes: trust.over_report_bound_bytes,
-        since: Some(since.into()),
-    }
 }

@@ -105,7 +105,11 @@ pub(super) fn volume(volume: Volume) -> v1::Volume {
         block_bytes: record.block_bytes,
         transport: v1::TransportKind::Portable.into(),
         state: v1::VolumeState::Unavailable.into(),
-        store: Some(store(&record.area_path, record.area_size_bytes, record.policy)),
+        store: Some(store(
+            &record.area_path,
+            record.area_size_bytes,
+            record.policy,
+        )),
         attached_at: Some(timestamp(record.attached_us)),
         ..v1::Volume::default()
     };

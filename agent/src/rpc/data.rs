@@ -5,39 +5,26 @@ use std::pin::Pin;
 use futures_lite::{Stream, StreamExt, stream};
 use prost::bytes::Bytes;
 use tidemark_proto::v1::{
-    self, Compression, DataHeader, ExtentRange, HashExtentsRequest, HashExtentsResponse,
+    Compression, DataHeader, ExtentRange, HashExtentsRequest, HashExtentsResponse,
     ReadExtentsRequest, ReadExtentsResponse, StreamDataRequest, StreamDataResponse,
-    data_service_server, read_extents_response, stream_data_response,
+    data_service_server::DataService, read_extents_response, stream_data_response,
 };
 use tidemark_store::units::ByteRange;
 use tonic::{Request, Response, Status};
 
 use super::{
-    change::{checkpoint_from_wire, checkpoint_to_wire, trust_to_wire},
-    status::to_status,
+    auth::{Role, require},
+    convert,
 };
-use crate::manager::{
-    Error,
-    streams::{DataStream, Feed, Part, PieceHashes, Streams},
-};
+use crate::manager::streams::{DataStream, Feed, Part, PieceHashes, Streams};
 
 /// What a streaming call answers with.
 pub(super) type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// Serves `tidemark.v1.DataService`.
-pub struct DataService {
-    streams: Streams,
-}
-
-impl DataService {
-    /// Over the streams of one agent.
-    pub fn new(streams: Streams) -> Self {
-        Self { streams }
-    }
-}
+pub(super) struct Data(pub(super) Streams);
 
 #[tonic::async_trait]
-impl data_service_server::DataService for DataService {
+impl DataService for Data {
     type StreamDataStream = Answers<StreamDataResponse>;
     type ReadExtentsStream = Answers<ReadExtentsResponse>;
     type HashExtentsStream = Answers<HashExtentsResponse>;
@@ -46,21 +33,20 @@ impl data_service_server::DataService for DataService {
         &self,
         request: Request<StreamDataRequest>,
     ) -> Result<Response<Self::StreamDataStream>, Status> {
+        require(&request, Role::Backup)?;
         let asked = request.into_inner();
-        let since = asked.since.as_ref();
-        let since = since.map(|since| checkpoint_from_wire("since", since));
-        let since = since.transpose().map_err(to_status)?;
-        let compression = compression(asked.compression).map_err(to_status)?;
+        let since = asked.since;
+        let since = since.map(|since| convert::read_checkpoint("since", Some(since)));
+        let compression = convert::known("compression", asked.compression)?;
         let opened = self
-            .streams
+            .0
             .data(
                 &asked.snapshot_id,
-                since,
+                since.transpose()?,
                 asked.start_offset_bytes,
                 compression,
             )
-            .await
-            .map_err(to_status)?;
+            .await?;
         let first = StreamDataResponse {
             part: Some(stream_data_response::Part::Header(header(&opened))),
         };
@@ -76,14 +62,14 @@ impl data_service_server::DataService for DataService {
         &self,
         request: Request<ReadExtentsRequest>,
     ) -> Result<Response<Self::ReadExtentsStream>, Status> {
+        require(&request, Role::Backup)?;
         let asked = request.into_inner();
-        let compression = compression(asked.compression).map_err(to_status)?;
+        let compression: Compression = convert::known("compression", asked.compression)?;
         let ranges = asked.ranges.iter().map(range_from_wire).collect();
         let opened = self
-            .streams
+            .0
             .ranges(&asked.snapshot_id, ranges, compression)
-            .await
-            .map_err(to_status)?;
+            .await?;
         let first = ReadExtentsResponse {
             part: Some(read_extents_response::Part::Header(header(&opened))),
         };
@@ -99,16 +85,16 @@ impl data_service_server::DataService for DataService {
         &self,
         request: Request<HashExtentsRequest>,
     ) -> Result<Response<Self::HashExtentsStream>, Status> {
+        require(&request, Role::Backup)?;
         let asked = request.into_inner();
         let opened = self
-            .streams
+            .0
             .hashes(
                 &asked.snapshot_id,
                 asked.start_offset_bytes,
                 asked.piece_bytes,
             )
-            .await
-            .map_err(to_status)?;
+            .await?;
         let (capacity_bytes, piece_bytes) = (opened.capacity_bytes, opened.piece_bytes);
         let convert = move |message: PieceHashes| HashExtentsResponse {
             capacity_bytes,
@@ -128,19 +114,20 @@ impl data_service_server::DataService for DataService {
 fn answer<T: Send + 'static>(
     first: T,
     parts: Feed<Part>,
-    convert: impl Fn(Part) -> T + Send + 'static,
+    convert_part: impl Fn(Part) -> T + Send + 'static,
 ) -> Response<Answers<T>> {
-    let rest = follow(parts, convert);
+    let rest = follow(parts, convert_part);
     Response::new(stream::once(Ok(first)).chain(rest).boxed())
 }
 
+/// The messages of a worker until its last, an error, or the client's end.
 fn follow<F: Send + 'static, T: Send + 'static>(
     feed: Feed<F>,
     convert: impl Fn(F) -> T + Send + 'static,
 ) -> impl Stream<Item = Result<T, Status>> + Send {
     stream::unfold((feed, convert), |(mut feed, convert)| async move {
         let next = feed.next().await?;
-        Some((next.map(&convert).map_err(to_status), (feed, convert)))
+        Some((next.map(&convert).map_err(Status::from), (feed, convert)))
     })
 }
 
@@ -151,23 +138,14 @@ fn header(opened: &DataStream) -> DataHeader {
         volume: record.volume.clone(),
         capacity_bytes: record.capacity_bytes,
         block_bytes: record.block_bytes,
-        checkpoint: Some(checkpoint_to_wire(opened.snapshot.checkpoint())),
-        since: opened.since.map(checkpoint_to_wire),
-        trust: Some(trust_to_wire(&opened.trust)),
+        checkpoint: Some(convert::checkpoint(opened.snapshot.checkpoint())),
+        since: opened.since.map(convert::checkpoint),
+        trust: Some(convert::trust(opened.trust.clone())),
         operation_id: opened.operation_id.clone(),
     }
 }
 
-fn compression(wire: i32) -> Result<Compression, Error> {
-    Compression::try_from(wire)
-        .map_err(|_| Error::invalid("compression", format!("{wire} is unknown")))
-}
-
+/// Its kind is not asked for.
 fn range_from_wire(range: &ExtentRange) -> ByteRange {
-    let v1::ExtentRange {
-        offset_bytes,
-        length_bytes,
-        kind: _,
-    } = *range;
-    ByteRange::new(offset_bytes, length_bytes)
+    ByteRange::new(range.offset_bytes, range.length_bytes)
 }

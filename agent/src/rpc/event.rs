@@ -31,7 +31,10 @@ impl EventService for Events {
         require(&request, Role::View)?;
         let asked = request.into_inner();
         let volume = Some(asked.volume).filter(|name| !name.is_empty());
-        let reader = self.0.watch_events(asked.after_sequence, volume, !asked.no_follow)?;
+        let reader = self
+            .0
+            .events()
+            .read(asked.after_sequence, volume, !asked.no_follow);
         let (sender, receiver) = mpsc::channel(IN_FLIGHT);
         tokio::spawn(forward(Arc::clone(&self.0), reader, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -66,8 +69,9 @@ async fn forward(
 
 fn message(record: EventRecord) -> v1::Event {
     let event = record.event;
-    let kind = v1::EventKind::from_str_name(&event.kind).unwrap_or_default();
-    let severity = v1::Severity::from_str_name(&event.severity).unwrap_or_default();
+    let kind = v1::EventKind::from_str_name(&event.kind).unwrap_or(v1::EventKind::Unspecified);
+    let severity =
+        v1::Severity::from_str_name(&event.severity).unwrap_or(v1::Severity::Unspecified);
     v1::Event {
         sequence: record.sequence,
         at: Some(convert::timestamp(event.at_us)),

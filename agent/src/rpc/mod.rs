@@ -12,9 +12,6 @@ mod snapshot;
 pub mod status;
 mod volume;
 
-#[cfg(test)]
-mod tests;
-
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
@@ -31,7 +28,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
 };
 use tonic::{server::NamedService, service::Routes, transport::Server};
-use tonic_health::{ServingStatus, server::HealthReporter};
+use tonic_health::ServingStatus;
 
 use crate::{
     manager::{Clock, Config, HostKernel, Manager},
@@ -159,17 +156,29 @@ async fn routes(manager: &Arc<Manager>) -> anyhow::Result<Routes> {
         .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
         .build_v1()
         .context("building reflection")?;
-    let mut routes = Services {
-        routes: Routes::builder(),
-        reporter,
-    };
-    routes.add(AgentServiceServer::new(agent::Agent(manager()))).await;
-    routes.add(VolumeServiceServer::new(volume::Volumes(manager()))).await;
-    routes.add(SnapshotServiceServer::new(snapshot::Snapshots(manager()))).await;
-    routes.add(GroupServiceServer::new(group::Groups(manager()))).await;
-    routes.add(CheckpointServiceServer::new(checkpoint::Checkpoints(manager()))).await;
-    routes.add(EventServiceServer::new(event::Events(manager()))).await;
-    let mut builder = routes.routes;
-    builder.add_service(health).add_service(reflection);
-    Ok(builder.routes())
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AgentServiceServer::new(agent::Agent(manager())))
+        .add_service(VolumeServiceServer::new(volume::Volumes(manager())))
+        .add_service(SnapshotServiceServer::new(snapshot::Snapshots(manager())))
+        .add_service(GroupServiceServer::new(group::Groups(manager())))
+        .add_service(CheckpointServiceServer::new(checkpoint::Checkpoints(
+            manager(),
+        )))
+        .add_service(EventServiceServer::new(event::Events(manager())))
+        .add_service(health)
+        .add_service(reflection);
+    for service in [
+        AgentServiceServer::<agent::Agent>::NAME,
+        VolumeServiceServer::<volume::Volumes>::NAME,
+        SnapshotServiceServer::<snapshot::Snapshots>::NAME,
+        GroupServiceServer::<group::Groups>::NAME,
+        CheckpointServiceServer::<checkpoint::Checkpoints>::NAME,
+        EventServiceServer::<event::Events>::NAME,
+    ] {
+        reporter
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
+    }
+    Ok(routes.routes())
 }

@@ -6,11 +6,16 @@ use futures_lite::{StreamExt, stream};
 use tidemark_proto::v1::{
     CancelOperationRequest, CancelOperationResponse, GetOperationRequest, GetOperationResponse,
     ListOperationsRequest, ListOperationsResponse, Operation, WaitOperationRequest,
-    WaitOperationResponse, WatchOperationRequest, WatchOperationResponse, operation_service_server,
+    WaitOperationResponse, WatchOperationRequest, WatchOperationResponse,
+    operation_service_server::OperationService,
 };
 use tonic::{Request, Response, Status};
 
-use super::{data::Answers, status::to_status};
+use super::{
+    auth::{Role, require},
+    convert,
+    data::Answers,
+};
 use crate::manager::{
     Error, ErrorReason,
     operations::{OperationStatus, Operations},
@@ -22,28 +27,19 @@ const DEFAULT_WAIT: Duration = Duration::from_secs(30);
 /// The longest wait: a client that is gone without a word is not waited for much longer.
 const MAX_WAIT: Duration = Duration::from_secs(3600);
 
-/// Serves `tidemark.v1.OperationService`.
-pub struct OperationService {
-    operations: Operations,
-}
-
-impl OperationService {
-    /// Over one agent's operations.
-    pub fn new(operations: Operations) -> Self {
-        Self { operations }
-    }
-}
+pub(super) struct OperationCalls(pub(super) Operations);
 
 #[tonic::async_trait]
-impl operation_service_server::OperationService for OperationService {
+impl OperationService for OperationCalls {
     type WatchOperationStream = Answers<WatchOperationResponse>;
 
     async fn get_operation(
         &self,
         request: Request<GetOperationRequest>,
     ) -> Result<Response<GetOperationResponse>, Status> {
+        require(&request, Role::View)?;
         let id = request.into_inner().id;
-        let operation = Some(found(self.operations.get(&id), &id)?);
+        let operation = Some(found(self.0.get(&id), &id)?);
         Ok(Response::new(GetOperationResponse { operation }))
     }
 
@@ -51,7 +47,8 @@ impl operation_service_server::OperationService for OperationService {
         &self,
         request: Request<ListOperationsRequest>,
     ) -> Result<Response<ListOperationsResponse>, Status> {
-        let known = self.operations.list(request.into_inner().running_only);
+        require(&request, Role::View)?;
+        let known = self.0.list(request.into_inner().running_only);
         let operations = known.into_iter().map(operation_to_wire).collect();
         Ok(Response::new(ListOperationsResponse { operations }))
     }
@@ -60,13 +57,13 @@ impl operation_service_server::OperationService for OperationService {
         &self,
         request: Request<WaitOperationRequest>,
     ) -> Result<Response<WaitOperationResponse>, Status> {
+        require(&request, Role::View)?;
         let WaitOperationRequest { id, timeout } = request.into_inner();
         let timeout = match timeout {
             None => DEFAULT_WAIT,
-            Some(timeout) => Duration::try_from(timeout)
-                .map_err(|error| to_status(Error::invalid("timeout", error)))?,
+            Some(timeout) => convert::span("timeout", timeout)?,
         };
-        let waited = self.operations.wait(&id, timeout.min(MAX_WAIT)).await;
+        let waited = self.0.wait(&id, timeout.min(MAX_WAIT)).await;
         let operation = Some(found(waited, &id)?);
         Ok(Response::new(WaitOperationResponse { operation }))
     }
@@ -75,8 +72,9 @@ impl operation_service_server::OperationService for OperationService {
         &self,
         request: Request<CancelOperationRequest>,
     ) -> Result<Response<CancelOperationResponse>, Status> {
+        require(&request, Role::Backup)?;
         let id = request.into_inner().id;
-        let operation = Some(found(self.operations.cancel(&id), &id)?);
+        let operation = Some(found(self.0.cancel(&id), &id)?);
         Ok(Response::new(CancelOperationResponse { operation }))
     }
 
@@ -84,9 +82,10 @@ impl operation_service_server::OperationService for OperationService {
         &self,
         request: Request<WatchOperationRequest>,
     ) -> Result<Response<Self::WatchOperationStream>, Status> {
+        require(&request, Role::View)?;
         let id = request.into_inner().id;
-        let watch = self.operations.watch(&id);
-        let watch = watch.ok_or_else(|| to_status(not_found(&id)))?;
+        let watch = self.0.watch(&id);
+        let watch = watch.ok_or_else(|| not_found(&id))?;
         let steps = stream::unfold(watch, |mut watch| async move {
             let operation = Some(operation_to_wire(watch.next().await?));
             Some((Ok(WatchOperationResponse { operation }), watch))
@@ -95,8 +94,8 @@ impl operation_service_server::OperationService for OperationService {
     }
 }
 
-fn found(operation: Option<OperationStatus>, id: &str) -> Result<Operation, Status> {
-    let operation = operation.ok_or_else(|| to_status(not_found(id)))?;
+fn found(operation: Option<OperationStatus>, id: &str) -> Result<Operation, Error> {
+    let operation = operation.ok_or_else(|| not_found(id))?;
     Ok(operation_to_wire(operation))
 }
 

@@ -17,7 +17,10 @@ impl From<Error> for Status {
         let details = ErrorDetails::with_error_info(
             reason,
             DOMAIN,
-            error.metadata.into_iter().collect::<std::collections::HashMap<_, _>>(),
+            error
+                .metadata
+                .into_iter()
+                .collect::<std::collections::HashMap<_, _>>(),
         );
         Self::with_error_details(code(error.reason), error.message, details)
     }

@@ -24,7 +24,7 @@ impl VolumeService for Volumes {
         let found = self.0.candidates().await?;
         let candidates = found.into_iter().map(|one| v1::Candidate {
             path: one.path.display().to_string(),
-            capacity_bytes: one.capacity_bytes,
+            capacity_bytes: one.capacity,
             attachable: one.refusal.is_none(),
             reason: one.refusal.unwrap_or_default(),
         });

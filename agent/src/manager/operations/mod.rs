@@ -80,7 +80,7 @@ struct Entry {
     subject: String,
     started_at: SystemTime,
     done_bytes: AtomicU64,
-    total_bytes: AtomicU64,
+    total_bytes: u64,
     cancel: CancelToken,
     /// `None` while running. A send without a change tells of progress.
     end: watch::Sender<Option<End>>,
@@ -108,7 +108,7 @@ impl Operations {
             subject: subject.into(),
             started_at: SystemTime::now(),
             done_bytes: AtomicU64::new(0),
-            total_bytes: AtomicU64::new(total_bytes),
+            total_bytes,
             cancel: CancelToken::default(),
             end: watch::Sender::new(None),
         });
@@ -231,7 +231,7 @@ impl Entry {
                 .map_or(OperationState::Running, |end| end.state),
             subject: self.subject.clone(),
             done_bytes: self.done_bytes.load(Ordering::Relaxed),
-            total_bytes: self.total_bytes.load(Ordering::Relaxed),
+            total_bytes: self.total_bytes,
             started_at: self.started_at,
             ended_at: end.as_ref().map(|end| end.at),
             error: end.and_then(|end| end.error),
@@ -320,9 +320,10 @@ impl Progress {
         self.0.end.send_modify(|_| {});
     }
 
-    /// The total became known.
-    pub fn set_total(&self, bytes: u64) {
-        self.0.total_bytes.store(bytes, Ordering::Relaxed);
+    /// Everything is done, also where the last step did not reach the total: what is left of a
+    /// volume after its last change, for one.
+    pub fn complete(&self) {
+        self.set(self.0.total_bytes);
     }
 }
 

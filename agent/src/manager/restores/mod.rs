@@ -3,7 +3,9 @@
 //! Sessions live in memory: a restart of the control plane ends those that were open, and their
 //! targets stay half written. A client sees RESTORE_NOT_FOUND then and begins again.
 
+mod events;
 mod extent;
+mod open;
 mod record;
 mod seal;
 mod session;
@@ -22,13 +24,16 @@ use tidemark_proto::v1::{DataExtent, OperationKind, RestoreState};
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use extent::MAX_DATA_EXTENT_BYTES;
-pub use target::{Target, create};
 
-use self::session::{Budget, Session, Work};
+use self::{
+    session::{Budget, Session, Work},
+    target::Target,
+};
 use super::{
-    Error, ErrorReason,
+    Error, ErrorReason, Manager,
     operations::{OperationStatus, Operations},
     streams::digest::ExtentHash,
+    validate,
 };
 
 /// A session that neither writes nor seals for so long fails.
@@ -44,8 +49,8 @@ pub const KEPT_ENDED: usize = 64;
 /// grows, they come to 192 MiB; as 1 MiB extents they are 4 TiB.
 pub const MAX_EXTENTS: usize = 4 << 20;
 
-/// Told once of each session's end.
-pub type OnEnd = Arc<dyn Fn(&RestoreStatus) + Send + Sync>;
+/// Told once of each session's end, on whatever thread ends it: must not block.
+type OnEnd = Arc<dyn Fn(&RestoreStatus) + Send + Sync>;
 
 /// What a session restores to.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +81,8 @@ pub struct RestoreStatus {
     pub id: String,
     /// The volume's name or the path.
     pub subject: String,
+    /// Whether `subject` is a volume.
+    pub is_volume: bool,
     /// Whether it is open, and how it ended.
     pub state: RestoreState,
     /// Size of the target.
@@ -107,7 +114,7 @@ struct Known {
 
 impl Restores {
     /// No sessions yet. `on_end` is called once for each session that ends.
-    pub fn new(operations: Operations, on_end: OnEnd) -> Self {
+    fn new(operations: Operations, on_end: OnEnd) -> Self {
         Self {
             operations,
             on_end,
@@ -117,9 +124,41 @@ impl Restores {
         }
     }
 
+    /// The sessions of one agent: each end becomes an event. Must be called within a runtime.
+    pub fn of(manager: &Arc<Manager>, operations: Operations) -> Self {
+        Self::new(operations, events::of_ends(manager))
+    }
+
+    /// Begins a session on a volume that is not mounted, or on a file or device that nobody
+    /// has. A repeated request finds the first one's session.
+    pub async fn begin(
+        &self,
+        manager: &Manager,
+        begin: BeginRestore,
+    ) -> Result<RestoreStatus, Error> {
+        if begin.capacity_bytes == 0 || i64::try_from(begin.capacity_bytes).is_err() {
+            let why = format!("{} is no size of a volume", begin.capacity_bytes);
+            return Err(Error::invalid("capacity_bytes", why));
+        }
+        let (capacity, make) = (begin.capacity_bytes, begin.create);
+        match begin.destination.clone() {
+            Destination::Volume(name) => {
+                let live = manager.volume(&name).await?.live;
+                let live = live.map_err(|why| Error::unavailable(&name, why))?;
+                self.begin_on(begin, move || open::volume(&name, &live, capacity))
+                    .await
+            }
+            Destination::Path(path) => {
+                validate::path("path", &path)?;
+                self.begin_on(begin, move || open::path(&path, capacity, make))
+                    .await
+            }
+        }
+    }
+
     /// Begins a session. `open` opens and claims the target, or says why not; it may block, and
     /// is not called for a repeated request. Must be called within a runtime.
-    pub async fn begin<F>(&self, begin: BeginRestore, open: F) -> Result<RestoreStatus, Error>
+    async fn begin_on<F>(&self, begin: BeginRestore, open: F) -> Result<RestoreStatus, Error>
     where
         F: FnOnce() -> Result<Target, Error> + Send + 'static,
     {
@@ -129,12 +168,8 @@ impl Restores {
         }
         self.admit(&begin.destination)?;
         let target = blocking(open).await??;
-        let subject = match &begin.destination {
-            Destination::Volume(name) => name.clone(),
-            Destination::Path(path) => path.display().to_string(),
-        };
         let work = Work::new(target, self.budget.clone());
-        let session = Session::new(subject, begin.capacity_bytes, work, self.on_end.clone());
+        let session = Session::new(&begin, work, self.on_end.clone());
         let session = Arc::new(session);
         tokio::spawn(session.clone().expire_when_idle());
         let status = session.status();

@@ -24,7 +24,8 @@ use tidemark_proto::v1::{DataExtent, RestoreState};
 use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
 
 use super::{
-    IDLE_TIMEOUT, MAX_EXTENTS, OnEnd, RestoreStatus, extent, record::Record, target::Target,
+    BeginRestore, Destination, IDLE_TIMEOUT, MAX_EXTENTS, OnEnd, RestoreStatus, extent,
+    record::Record, target::Target,
 };
 use crate::{
     manager::{
@@ -68,6 +69,7 @@ pub(super) struct Session {
     pub(super) id: String,
     /// For events and operations: the volume, or the path.
     pub(super) subject: String,
+    is_volume: bool,
     pub(super) capacity: u64,
     work: Arc<AsyncMutex<Option<Work>>>,
     /// Ends a write or a seal that is under way, because the session ends.
@@ -87,11 +89,16 @@ struct Summary {
 }
 
 impl Session {
-    pub(super) fn new(subject: String, capacity: u64, work: Work, on_end: OnEnd) -> Self {
+    pub(super) fn new(begin: &BeginRestore, work: Work, on_end: OnEnd) -> Self {
+        let (subject, is_volume) = match &begin.destination {
+            Destination::Volume(name) => (name.clone(), true),
+            Destination::Path(path) => (path.display().to_string(), false),
+        };
         Self {
             id: uuid::Uuid::new_v4().simple().to_string(),
             subject,
-            capacity,
+            is_volume,
+            capacity: begin.capacity_bytes,
             work: Arc::new(AsyncMutex::new(Some(work))),
             ending: CancelToken::default(),
             summary: Mutex::new(Summary {
@@ -111,6 +118,7 @@ impl Session {
         RestoreStatus {
             id: self.id.clone(),
             subject: self.subject.clone(),
+            is_volume: self.is_volume,
             state: summary.state,
             capacity_bytes: self.capacity,
             written_bytes: summary.written_bytes,

@@ -21,11 +21,12 @@ use crate::manager::{Error, operations::CancelToken};
 const ZEROS_BYTES: usize = 1 << 20;
 
 /// An open target. Its claims end when it is dropped.
-pub struct Target {
+pub(super) struct Target {
     path: PathBuf,
     file: File,
-    /// Whatever keeps others away; held, never used.
-    _claim: Box<dyn Send + Sync>,
+    /// A block device over the same bytes: held to keep others away, and never left with a
+    /// cached copy of what the bytes were.
+    beside: Option<File>,
     /// Its directory entry has to be made durable too.
     created: bool,
     /// `false` once the kernel said that it cannot punch holes here.
@@ -33,36 +34,34 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes an open file. `claim` lives as long as the target.
-    pub fn new(
-        path: impl Into<PathBuf>,
-        file: File,
-        created: bool,
-        claim: impl Send + Sync + 'static,
-    ) -> Self {
+    /// Takes an open file, which carries whatever claim there is on it.
+    pub(super) fn new(path: impl Into<PathBuf>, file: File, created: bool) -> Self {
         Self {
             path: path.into(),
             file,
-            _claim: Box::new(claim),
+            beside: None,
             created,
             can_punch: AtomicBool::new(true),
         }
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    /// Holds a block device whose bytes these are, too.
+    #[must_use]
+    pub(super) fn beside(mut self, device: File) -> Self {
+        forget_cached(&device);
+        self.beside = Some(device);
+        self
     }
 
     /// Puts `data` at `offset`.
-    pub fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
+    pub(super) fn write(&self, offset: u64, data: &[u8]) -> Result<(), Error> {
         self.file
             .write_all_at(data, offset)
             .map_err(|error| self.failed("writing", offset, &error))
     }
 
     /// Makes a range read as zeros: by punching a hole, else by writing them.
-    pub fn zero(&self, range: ByteRange, cancel: &CancelToken) -> Result<(), Error> {
+    pub(super) fn zero(&self, range: ByteRange, cancel: &CancelToken) -> Result<(), Error> {
         if self.can_punch.load(Ordering::Relaxed) && self.punch(range)? {
             return Ok(());
         }
@@ -99,7 +98,7 @@ impl Target {
     }
 
     /// Fills `into` from `offset` on.
-    pub fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Error> {
+    pub(super) fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Error> {
         self.file
             .read_exact_at(into, offset)
             .map_err(|error| self.failed("reading back", offset, &error))
@@ -107,7 +106,7 @@ impl Target {
 
     /// Where the next byte lies that may not be a hole's: a range up to it reads as zeros.
     /// Answers `from` where the file system cannot tell.
-    pub fn next_data(&self, from: u64, end: u64) -> u64 {
+    pub(super) fn next_data(&self, from: u64, end: u64) -> u64 {
         let Ok(offset) = i64::try_from(from) else {
             return from;
         };
@@ -121,7 +120,7 @@ impl Target {
 
     /// Makes all that was written durable, then forgets the cached copy, so that what is read
     /// next comes from below.
-    pub fn flush(&self) -> Result<(), Error> {
+    pub(super) fn flush(&self) -> Result<(), Error> {
         self.file
             .sync_all()
             .map_err(|error| self.failed("flushing", 0, &error))?;
@@ -130,13 +129,10 @@ impl Target {
                 .and_then(|directory| directory.sync_all())
                 .map_err(|error| self.failed("making the name durable of", 0, &error))?;
         }
-        // Advice only: a file system that ignores it still answers with the right bytes.
-        let _ = posix_fadvise(
-            self.file.as_fd(),
-            0,
-            0,
-            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
-        );
+        forget_cached(&self.file);
+        if let Some(device) = &self.beside {
+            forget_cached(device);
+        }
         Ok(())
     }
 
@@ -149,8 +145,23 @@ impl Target {
     }
 }
 
-/// Makes a file of `capacity` bytes; `None` when there is one of this name.
-pub fn create(path: &Path, capacity: u64) -> io::Result<Option<File>> {
+impl Drop for Target {
+    fn drop(&mut self) {
+        // Somebody may have read the device meanwhile: udev does.
+        if let Some(device) = &self.beside {
+            forget_cached(device);
+        }
+    }
+}
+
+/// Drops the kernel's clean copies. Advice: where it is ignored, answers are right but may come
+/// from memory.
+fn forget_cached(file: &File) {
+    let _ = posix_fadvise(file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
+}
+
+/// Makes and locks a file of `capacity` bytes; `None` when there is one of this name.
+pub(super) fn create(path: &Path, capacity: u64) -> io::Result<Option<File>> {
     let made = File::options()
         .read(true)
         .write(true)
@@ -161,7 +172,9 @@ pub fn create(path: &Path, capacity: u64) -> io::Result<Option<File>> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
         Err(error) => return Err(error),
     };
-    if let Err(error) = file.set_len(capacity) {
+    let sized = file.set_len(capacity);
+    let locked = file.try_lock().map_err(io::Error::from);
+    if let Err(error) = sized.and(locked) {
         // Ours, empty, and of no use: nobody misses it.
         let _ = fs::remove_file(path);
         return Err(error);

@@ -14,7 +14,7 @@ use prost::bytes::Bytes;
 use tempfile::TempDir;
 use tidemark_proto::v1::OperationState;
 
-use super::*;
+use super::{target::create, *};
 
 const CAPACITY: u64 = 8 << 20;
 
@@ -46,7 +46,7 @@ impl Bench {
     async fn begin(&self) -> String {
         let begin = begin(&self.path());
         let path = self.path();
-        let status = self.restores.begin(begin, move || open(&path)).await;
+        let status = self.restores.begin_on(begin, move || open(&path)).await;
         status.unwrap().id
     }
 
@@ -72,7 +72,7 @@ fn open(path: &Path) -> Result<Target, Error> {
         Some(file) => file,
         None => File::options().read(true).write(true).open(path).unwrap(),
     };
-    Ok(Target::new(path, file, true, ()))
+    Ok(Target::new(path, file, true))
 }
 
 fn data(offset: u64, bytes: &[u8]) -> DataExtent {
@@ -193,19 +193,24 @@ async fn begin_is_idempotent_and_exclusive() {
     let mut arguments = begin(&bench.path());
     arguments.request_id = "r1".into();
     let path = bench.path();
-    let first = bench.restores.begin(arguments.clone(), move || open(&path));
+    let first = bench
+        .restores
+        .begin_on(arguments.clone(), move || open(&path));
     let first = first.await.unwrap();
     let called = calls.clone();
     let never = move || {
         called.store(true, Ordering::Relaxed);
         Err(Error::internal("not to be called"))
     };
-    let again = bench.restores.begin(arguments.clone(), never.clone());
+    let again = bench.restores.begin_on(arguments.clone(), never.clone());
     assert_eq!(again.await.unwrap().id, first.id);
     arguments.capacity_bytes += 1;
-    let reused = bench.restores.begin(arguments.clone(), never.clone()).await;
+    let reused = bench
+        .restores
+        .begin_on(arguments.clone(), never.clone())
+        .await;
     assert_eq!(reused.unwrap_err().reason, ErrorReason::RequestIdReused);
-    let busy = bench.restores.begin(begin(&bench.path()), never).await;
+    let busy = bench.restores.begin_on(begin(&bench.path()), never).await;
     assert_eq!(busy.unwrap_err().reason, ErrorReason::VolumeBusy);
     assert!(!calls.load(Ordering::Relaxed));
     bench.restores.abort(&first.id).await.unwrap();
@@ -215,17 +220,12 @@ async fn begin_is_idempotent_and_exclusive() {
 #[tokio::test]
 async fn an_aborted_session_lets_go_of_its_target() {
     let bench = Bench::new();
-    let claim = Arc::new(());
-    let held = Arc::downgrade(&claim);
-    let path = bench.path();
-    let begun = bench.restores.begin(begin(&path.clone()), move || {
-        let file = create(&path, CAPACITY).unwrap().unwrap();
-        Ok(Target::new(path, file, true, claim))
-    });
-    let id = begun.await.unwrap().id;
-    assert!(held.upgrade().is_some());
+    let id = bench.begin().await;
+    let other = File::open(bench.path()).unwrap();
+    assert!(other.try_lock().is_err());
     bench.restores.abort(&id).await.unwrap();
-    assert!(held.upgrade().is_none());
+    other.try_lock().unwrap();
+    drop(other);
     assert_eq!(
         bench.restores.get(&id).unwrap().state,
         RestoreState::Aborted

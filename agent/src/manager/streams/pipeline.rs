@@ -105,6 +105,9 @@ fn encode(groups: Receiver<Group>, encoder: Encoder, client: &Client, operation:
     let last = outcome.and_then(|()| {
         trailer.ok_or_else(|| Error::internal("a stream ended without its trailer"))
     });
+    if last.is_ok() {
+        client.progress.complete();
+    }
     client.outlet.finish(last, operation);
 }
 
