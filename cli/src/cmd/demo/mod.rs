@@ -438,13 +438,9 @@ impl Stage {
             force: false,
         };
         let pushed = push::push(&args, &self.context).await?;
-        let interrupt = &self.context.interrupt;
-        let same = proof::same_bytes(
-            "restored image equals the pulled one",
-            &self.image(),
-            &restored,
-            interrupt,
-        );
+        let (image, interrupt) = (self.image(), &self.context.interrupt);
+        let same =
+            proof::same_bytes("restored image equals the pulled one", &image, &restored, interrupt);
         verdicts.push(same.await?);
         Ok(pushed)
     }
