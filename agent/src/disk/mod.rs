@@ -6,6 +6,8 @@
 pub mod file;
 pub mod memory;
 pub(crate) mod sys;
+#[cfg(test)]
+mod tests;
 
 use tidemark_store::units::ByteRange;
 

@@ -108,3 +108,63 @@ impl Survey {
 fn name(device: DeviceNumber) -> String {
     device.node().display().to_string()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::{
+        fixtures::{Mounted, sparse_file},
+        loopdev::{LoopDevice, LoopOptions},
+    };
+
+    fn find(own: &[DeviceNumber], device: &LoopDevice) -> Option<Candidate> {
+        let list = list(own).unwrap();
+        list.into_iter().find(|c| c.path == device.path())
+    }
+
+    #[test]
+    fn a_free_device_can_be_attached_unless_it_is_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let image = folder.path().join("image");
+        sparse_file(&image, 1 << 20);
+        let device = LoopDevice::attach(&image, LoopOptions::default()).unwrap();
+        let candidate = find(&[], &device).unwrap();
+        assert_eq!(candidate.capacity, 1 << 20);
+        assert_eq!(candidate.refusal, None);
+        assert_eq!(find(&[device.number()], &device), None);
+        let upper = LoopDevice::attach(device.path(), LoopOptions::default()).unwrap();
+        let refusal = find(&[], &device).unwrap().refusal.unwrap();
+        assert!(refusal.contains("behind the loop device"), "{refusal}");
+        drop(upper);
+    }
+
+    #[test]
+    fn a_mounted_or_read_only_device_cannot() {
+        let mounted = Mounted::ext4();
+        let refusal = find(&[], &mounted.device).unwrap().refusal.unwrap();
+        assert!(
+            refusal.contains("attach it before it is mounted"),
+            "{refusal}"
+        );
+        let options = LoopOptions {
+            read_only: true,
+            ..LoopOptions::default()
+        };
+        let image = mounted.folder.path().join("image");
+        sparse_file(&image, 1 << 20);
+        let device = LoopDevice::attach(&image, options).unwrap();
+        let refusal = find(&[], &device).unwrap().refusal.unwrap();
+        assert_eq!(refusal, "it is read-only");
+    }
+
+    #[test]
+    fn loop_devices_without_a_file_are_left_out() {
+        let unbound = |candidate: &Candidate| {
+            let device = DeviceNumber::of_block_device(&candidate.path);
+            device.is_ok_and(|device| device.is_some_and(is_unbound_loop))
+        };
+        let list = list(&[]).unwrap();
+        // Others may detach theirs meanwhile: what has no size now must have had one.
+        assert!(list.iter().all(|c| c.capacity > 0 || !unbound(c)));
+    }
+}

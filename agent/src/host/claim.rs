@@ -340,3 +340,6 @@ fn io_error(path: &Path, source: io::Error) -> ClaimError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

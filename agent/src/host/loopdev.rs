@@ -354,3 +354,6 @@ fn open_node(number: DeviceNumber, write: bool) -> io::Result<File> {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,3 +159,95 @@ fn io_error(path: &Path, source: io::Error) -> MemoryDirError {
         source,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn paths(folder: &tempfile::TempDir) -> Paths {
+        Paths {
+            runtime_dir: folder.path().to_owned(),
+            state_dir: folder.path().to_owned(),
+        }
+    }
+
+    fn in_memory() -> (tempfile::TempDir, Paths) {
+        let folder = tempfile::tempdir_in(SHARED_MEMORY).unwrap();
+        let paths = paths(&folder);
+        (folder, paths)
+    }
+
+    #[test]
+    fn a_runtime_directory_in_memory_is_used() {
+        let (folder, paths) = in_memory();
+        let dir = create(&paths, "data").unwrap();
+        assert_eq!(dir, folder.path().join("volumes/data/state"));
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700);
+        fs::write(dir.join("kept"), "").unwrap();
+        assert_eq!(create(&paths, "data").unwrap(), dir);
+        assert!(dir.join("kept").exists());
+        remove(&paths, "data").unwrap();
+        remove(&paths, "data").unwrap();
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn another_runtime_directory_has_its_own_place_in_shared_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        if is_in_memory(folder.path()).unwrap() {
+            eprintln!("skipped: temporary files are in memory here");
+            return;
+        }
+        let paths = paths(&folder);
+        let dir = create(&paths, "data").unwrap();
+        let agent = dir.parent().unwrap();
+        assert_eq!(
+            agent,
+            Path::new(SHARED_MEMORY).join(agent_name(folder.path()).unwrap())
+        );
+        assert_eq!(agent.file_name().unwrap().len(), "tidemark-".len() + 16);
+        assert!(is_in_memory(&dir).unwrap());
+        fs::remove_dir_all(agent).unwrap();
+    }
+
+    #[test]
+    fn links_files_and_others_directories_are_refused() {
+        let (folder, paths) = in_memory();
+        let elsewhere = tempfile::tempdir_in(SHARED_MEMORY).unwrap();
+        let volume = folder.path().join("volumes/data");
+        fs::create_dir_all(&volume).unwrap();
+        let state = volume.join("state");
+        symlink(elsewhere.path(), &state).unwrap();
+        let answer = create(&paths, "data");
+        assert!(matches!(answer, Err(MemoryDirError::NotOurs { .. })));
+        fs::remove_file(&state).unwrap();
+        fs::write(&state, "").unwrap();
+        let answer = create(&paths, "data");
+        assert!(matches!(answer, Err(MemoryDirError::NotOurs { .. })));
+        fs::remove_file(&state).unwrap();
+        fs::create_dir(&state).unwrap();
+        std::os::unix::fs::chown(&state, Some(65534), None).unwrap();
+        let answer = create(&paths, "data");
+        assert!(matches!(answer, Err(MemoryDirError::NotOurs { .. })));
+    }
+
+    #[test]
+    fn a_directory_open_to_others_is_closed() {
+        let (_folder, paths) = in_memory();
+        let dir = create(&paths, "data").unwrap();
+        fs::set_permissions(&dir, Permissions::from_mode(0o777)).unwrap();
+        create(&paths, "data").unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o7777, 0o700);
+    }
+
+    #[test]
+    fn a_name_is_one_component() {
+        let (_folder, paths) = in_memory();
+        for name in ["", ".", "..", "a/b", "/a", "a/"] {
+            let answer = create(&paths, name);
+            assert!(matches!(answer, Err(MemoryDirError::Name(_))), "{name}");
+        }
+    }
+}

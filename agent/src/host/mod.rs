@@ -4,6 +4,8 @@
 pub mod candidates;
 pub mod claim;
 pub mod device;
+#[cfg(test)]
+pub(crate) mod fixtures;
 pub mod freeze;
 pub mod freezer;
 mod ioctl;

@@ -111,3 +111,37 @@ fn openable(path: &str) -> io::Result<()> {
     OpenOptions::new().read(true).write(true).open(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_missing_has_a_reason_and_what_is_there_has_none() {
+        let features = features(Path::new("/dev/shm/none/such"));
+        let names: Vec<_> = features.iter().map(|feature| feature.name).collect();
+        assert_eq!(
+            names,
+            [
+                "transport.portable",
+                "transport.ublk",
+                "state.memory",
+                "snapshot.freeze"
+            ]
+        );
+        for feature in features {
+            assert_eq!(feature.available, feature.reason.is_empty(), "{feature:?}");
+        }
+    }
+
+    #[test]
+    fn ublk_is_never_claimed_to_be_used() {
+        let feature = Feature::new("transport.ublk", ublk());
+        assert!(!feature.available && feature.reason.contains("does not use it yet"));
+    }
+
+    #[test]
+    fn the_kernel_has_a_release() {
+        assert!(kernel_release().unwrap().contains('.'));
+    }
+}

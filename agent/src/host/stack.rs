@@ -212,3 +212,6 @@ fn nearest_existing(path: &Path) -> io::Result<PathBuf> {
     }
     Ok(PathBuf::from("/"))
 }
+
+#[cfg(test)]
+mod tests;
