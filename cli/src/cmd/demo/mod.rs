@@ -438,9 +438,14 @@ impl Stage {
             force: false,
         };
         let pushed = push::push(&args, &self.context).await?;
-        let (image, interrupt) = (self.image(), &self.context.interrupt);
-        let same =
-            proof::same_bytes("restored image equals the pulled one", &image, &restored, interrupt);
+        let interrupt = &self.context.interrupt;
+        let image = self.image();
+        let same = proof::same_bytes(
+            "restored image equals the pulled one",
+            &image,
+            &restored,
+            interrupt,
+        );
         verdicts.push(same.await?);
         Ok(pushed)
     }
