@@ -3,6 +3,7 @@
 //! FORMAT.md is the contract of every stored byte.
 
 pub mod area;
+pub mod catalog;
 pub mod changes;
 pub mod cow;
 pub mod media;

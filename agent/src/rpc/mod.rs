@@ -1,10 +1,212 @@
 //! The gRPC API: converts, calls the manager, converts back.
 
+mod agent;
+pub mod auth;
+mod change;
+mod checkpoint;
+mod convert;
+mod data;
+mod event;
+mod group;
+mod listen;
+mod log;
+mod operation;
+mod restore;
+mod snapshot;
+pub mod status;
+mod volume;
+
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::Context;
+use nix::unistd::Gid;
+use tidemark_proto::v1::{
+    FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
+    change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
+    data_service_server::DataServiceServer, event_service_server::EventServiceServer,
+    group_service_server::GroupServiceServer, operation_service_server::OperationServiceServer,
+    restore_service_server::RestoreServiceServer, snapshot_service_server::SnapshotServiceServer,
+    volume_service_server::VolumeServiceServer,
+};
+use tokio::{
+    net::UnixListener,
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+use tonic::{server::NamedService, service::Routes, transport::Server};
+use tonic_health::ServingStatus;
+
+use crate::{
+    manager::{
+        Clock, Config, HostKernel, Manager, operations::Operations, restores::Restores,
+        streams::Streams,
+    },
+    paths::Paths,
+};
+
+/// Calls of one connection at a time; tonic itself sets no limit.
+const MAX_CONCURRENT_STREAMS: u32 = 128;
+/// HTTP/2 windows: a bulk stream on the same host should not wait for its reader's updates.
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+/// A client that does not answer for this long is dead.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Open calls get this long to end when the agent stops.
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+/// The control plane only waits; the work is on its blocking threads and in other processes.
+const WORKERS: usize = 2;
+
 /// Arguments of `tidemarkd serve`.
 #[derive(Debug, clap::Args)]
-pub struct ServeArgs {}
+pub struct ServeArgs {
+    /// Where sockets, views and logs live
+    #[arg(long, env = "TIDEMARK_RUNTIME_DIR", default_value = "/run/tidemark")]
+    pub runtime_dir: PathBuf,
+    /// Where the catalog is kept
+    #[arg(long, env = "TIDEMARK_STATE_DIR", default_value = "/var/lib/tidemark")]
+    pub state_dir: PathBuf,
+    /// Members of this group may make snapshots, read them and restore
+    #[arg(long, default_value = "tidemark")]
+    pub group: String,
+    /// What to log: off, error, warn, info, debug, trace, or tracing's directives
+    #[arg(long, env = "TIDEMARK_LOG", default_value = "info")]
+    pub log: String,
+}
 
-/// Runs the control plane.
-pub fn serve(_args: ServeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not landed yet")
+/// Runs the control plane until it is told to stop. Volume servers are left running.
+pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
+    log::start(&args.log)?;
+    let runtime = runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let outcome = runtime.block_on(run(args));
+    // Blocking threads may wait on a device that never answers.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    let paths = Paths {
+        runtime_dir: std::path::absolute(&args.runtime_dir).context("--runtime-dir")?,
+        state_dir: std::path::absolute(&args.state_dir).context("--state-dir")?,
+    };
+    let _claim = listen::claim(&paths.runtime_dir)?;
+    let group = auth::group(&args.group).with_context(|| format!("group {}", args.group))?;
+    if group.is_none() {
+        tracing::warn!(group = args.group, "no such group: only root may call");
+    }
+    let program = std::env::current_exe().context("finding this program")?;
+    let socket = paths.public_socket();
+    let manager = Manager::start(Config {
+        paths,
+        host: Arc::new(HostKernel::new(program.clone())),
+        program,
+        clock: Clock::system(),
+    });
+    let manager = manager.await?;
+    let listener = listen::bind(&socket, group)?;
+    tracing::info!(socket = %socket.display(), "serving");
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let stop = async {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    serve_until(manager, listener, group, stop).await
+}
+
+/// Serves until `stop`, then ends every open call and waits for that, but not for ever.
+async fn serve_until(
+    manager: Arc<Manager>,
+    listener: UnixListener,
+    group: Option<Gid>,
+    stop: impl Future<Output = ()>,
+) -> anyhow::Result<()> {
+    let operations = Operations::default();
+    let routes = routes(&manager, &operations).await?;
+    let ending = Arc::clone(&manager);
+    let server = Server::builder()
+        .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(listen::incoming(listener, group), async move {
+            ending.shutting_down().await;
+        });
+    let mut server = tokio::spawn(server);
+    tokio::select! {
+        ended = &mut server => return ended?.context("serving"),
+        () = stop => {}
+    }
+    tracing::info!("stopping; volume servers go on");
+    manager.shut_down();
+    operations.shut_down();
+    // Workers use the runtime: they end before it does.
+    let ended = async { tokio::join!(&mut server, operations.drained()).0 };
+    match tokio::time::timeout(STOP_WITHIN, ended).await {
+        Ok(ended) => ended?.context("serving"),
+        Err(_) => {
+            tracing::warn!("some calls did not end in time");
+            server.abort();
+            Ok(())
+        }
+    }
+}
+
+/// Every service, with its health and reflection.
+async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Result<Routes> {
+    let streams = Streams::new(Arc::clone(manager), operations.clone());
+    let restores = Arc::new(Restores::of(manager, operations.clone()));
+    let manager = || Arc::clone(manager);
+    let (reporter, health) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .context("building reflection")?;
+    let mut routes = Routes::builder();
+    routes
+        .add_service(AgentServiceServer::new(agent::Agent(manager())))
+        .add_service(VolumeServiceServer::new(volume::Volumes(manager())))
+        .add_service(SnapshotServiceServer::new(snapshot::Snapshots(manager())))
+        .add_service(GroupServiceServer::new(group::Groups(manager())))
+        .add_service(CheckpointServiceServer::new(checkpoint::Checkpoints(
+            manager(),
+        )))
+        .add_service(EventServiceServer::new(event::Events(manager())))
+        .add_service(ChangeServiceServer::new(change::Changes(manager())))
+        .add_service(DataServiceServer::new(data::Data(streams)))
+        .add_service(OperationServiceServer::new(operation::OperationCalls(
+            operations.clone(),
+        )))
+        .add_service(restore::RestoreCalls::server(manager(), restores))
+        .add_service(health)
+        .add_service(reflection);
+    for service in [
+        AgentServiceServer::<agent::Agent>::NAME,
+        VolumeServiceServer::<volume::Volumes>::NAME,
+        SnapshotServiceServer::<snapshot::Snapshots>::NAME,
+        GroupServiceServer::<group::Groups>::NAME,
+        CheckpointServiceServer::<checkpoint::Checkpoints>::NAME,
+        EventServiceServer::<event::Events>::NAME,
+        ChangeServiceServer::<change::Changes>::NAME,
+        DataServiceServer::<data::Data>::NAME,
+        OperationServiceServer::<operation::OperationCalls>::NAME,
+        RestoreServiceServer::<restore::RestoreCalls>::NAME,
+    ] {
+        reporter
+            .set_service_status(service, ServingStatus::Serving)
+            .await;
+    }
+    Ok(routes.routes())
 }

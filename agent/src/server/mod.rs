@@ -1,10 +1,170 @@
-//! The volume server: one small process a volume.
+//! The volume server: one small process a volume, the data plane.
+//!
+//! ```text
+//! start    claim origin and area, open the engine, mount, listen, say `ready`
+//! serve    FUSE threads -> engine; connection threads -> calls -> engine; housekeeping
+//! stop     refuse while in use; device away, mount away, area given up
+//! ```
+//!
+//! It has a session of its own and outlives the control plane that started it. No async runtime,
+//! no database and no network are in this process.
+
+mod area;
+mod backend;
+mod calls;
+mod listen;
+pub mod outcome;
+mod process;
+mod served;
+mod start;
+mod start_error;
+mod stop;
+pub mod wire;
+
+use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use tidemark_store::units::Id;
+use tracing_subscriber::EnvFilter;
+
+use crate::{transport::portable::MAX_THREADS, volume::FullPolicy};
+use outcome::Outcome;
+use process::StopSignals;
+use served::StopRequest;
+
+/// How long the engine's clean-up may rest.
+const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
 /// Arguments of `tidemarkd volume`.
-#[derive(Debug, clap::Args)]
-pub struct VolumeArgs {}
+#[derive(Clone, Debug, clap::Args)]
+pub struct VolumeArgs {
+    /// Name of the volume
+    pub name: String,
+    /// Where sockets, views and logs live
+    #[arg(long)]
+    pub runtime_dir: PathBuf,
+    /// Image file or unmounted block device to protect
+    #[arg(long)]
+    pub origin: PathBuf,
+    /// File or block device of the snapshot store; not on the volume itself
+    #[arg(long)]
+    pub area: PathBuf,
+    /// Size to create the area with, in bytes; an area that exists keeps its size
+    #[arg(long)]
+    pub area_size: Option<u64>,
+    /// Unit of tracking in bytes: a power of two from 4096 to 65536
+    #[arg(long, default_value_t = 4096)]
+    pub block_bytes: u32,
+    /// What happens when the snapshot store fills
+    #[arg(long, value_enum, default_value_t = PolicyArg::Drop)]
+    pub policy: PolicyArg,
+    /// With `--policy slow`: longest delay of one write before the oldest snapshot is dropped
+    #[arg(long, default_value_t = 0)]
+    pub max_write_delay_ms: u64,
+    /// Identity of the volume: 32 hex digits
+    #[arg(long, value_parser = parse_id)]
+    pub volume_id: Id,
+    /// Requests served at once
+    #[arg(long, default_value_t = 8, value_parser = parse_queues)]
+    pub queues: usize,
+}
 
-/// Runs the volume server.
-pub fn run(_args: VolumeArgs) -> anyhow::Result<()> {
-    anyhow::bail!("not landed yet")
+/// [`FullPolicy`] on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum PolicyArg {
+    /// Drop the oldest snapshot
+    Drop,
+    /// Delay writers, then drop
+    Slow,
+}
+
+impl VolumeArgs {
+    fn full_policy(&self) -> FullPolicy {
+        match self.policy {
+            PolicyArg::Drop => FullPolicy::Drop,
+            PolicyArg::Slow => FullPolicy::Slow(Duration::from_millis(self.max_write_delay_ms)),
+        }
+    }
+}
+
+fn parse_id(text: &str) -> Result<Id, String> {
+    let id = Id::parse(text).filter(|id| *id != Id::NIL);
+    id.ok_or_else(|| "an identity has 32 hex digits, not all of them 0".to_owned())
+}
+
+fn parse_queues(text: &str) -> Result<usize, String> {
+    let queues = text
+        .parse()
+        .ok()
+        .filter(|queues| (1..=MAX_THREADS).contains(queues));
+    queues.ok_or_else(|| format!("from 1 to {MAX_THREADS}"))
+}
+
+/// Runs the volume server until it is stopped. Tells the parent in one line on standard output
+/// how the start went (see [`outcome`]); logs to standard error.
+pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
+    log_to_stderr();
+    process::settle();
+    let signals = StopSignals::block().context("SIGTERM and SIGINT cannot be waited for")?;
+    let (stop, stops) = mpsc::channel();
+    let (wake, wakes) = mpsc::sync_channel(1);
+    let started = start::start(&args, stop.clone(), wake);
+    let mut running = started.inspect_err(|error| {
+        let message = error.to_string();
+        Outcome::Failed {
+            kind: error.kind(),
+            message,
+        }
+        .tell();
+    })?;
+    let (listener, served) = running.door()?;
+    let volume = running.volume();
+    spawn("housekeeping", move || {
+        loop {
+            // Woken or not, and also when nobody is left to wake it: it is time.
+            let _ = wakes.recv_timeout(HOUSEKEEPING);
+            volume.housekeep();
+        }
+    })?;
+    spawn("signals", move || pass_on(signals, &stop))?;
+    spawn("accept", move || listen::accept(&listener, &served))?;
+    process::lock_memory();
+    Outcome::Ready.tell();
+    stop::serve_until_stopped(&mut running, &stops)
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.with_context(|| format!("no thread for {name}"))?;
+    Ok(())
+}
+
+fn pass_on(signals: StopSignals, stop: &mpsc::Sender<StopRequest>) {
+    loop {
+        match signals.wait() {
+            Ok(signal) => tracing::info!(%signal, "asked to stop"),
+            Err(error) => return tracing::error!(%error, "signals can no longer be waited for"),
+        }
+        let request = StopRequest {
+            force: false,
+            outcome: None,
+            told: None,
+        };
+        if stop.send(request).is_err() {
+            return;
+        }
+    }
+}
+
+fn log_to_stderr() {
+    // fuser warns about every optional operation that is left to the kernel's default.
+    let filter = EnvFilter::try_from_env("TIDEMARK_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false);
+    // Fails only where a subscriber is set already, as in tests.
+    drop(subscriber.try_init());
 }

@@ -1,0 +1,88 @@
+# make demo    see the whole job done and proven, on a throw-away volume
+# make test    everything that must pass: formatting, lints, unit and integration tests (as root)
+# make bench   the benchmarks of the README, as ratios within one run (as root)
+# make deps    install what a plain Debian 12 lacks; the other targets do so themselves
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.SILENT:
+.DEFAULT_GOAL := help
+
+# A toolchain by rustup that this shell does not know yet.
+export PATH := $(HOME)/.cargo/bin:$(PATH)
+
+# One profile for the programs and their tests, so that nothing is compiled twice.
+CARGO := cargo
+SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
+
+# A command, or a file, and the Debian package that brings it.
+NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
+	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
+	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
+
+.PHONY: help deps rust build lint test demo bench root
+
+help:
+	grep '^# make' Makefile | cut -c3-
+
+deps: rust
+	missing=()
+	for need in $(NEEDS); do
+		what=$${need%=*}
+		PATH="$$PATH:/usr/sbin:/sbin" command -v "$$what" >/dev/null || [ -e "$$what" ] || missing+=("$${need#*=}")
+	done
+	if [ "$${#missing[@]}" -gt 0 ]; then
+		echo "installing: $${missing[*]}"
+		export DEBIAN_FRONTEND=noninteractive
+		$(SUDO) apt-get -qq update
+		$(SUDO) apt-get -qq install --yes --no-install-recommends "$${missing[@]}"
+	fi
+
+# Debian 12's own rustc is too old; Cargo.toml names the oldest that will do.
+rust:
+	oldest=$$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+	if ! command -v cargo >/dev/null; then
+		echo "Rust $$oldest or later is needed and not here; trying rustup's own installer"
+		get="curl --proto =https --tlsv1.2 -sSf"
+		command -v curl >/dev/null || get="wget --https-only -qO-"
+		if ! $$get https://sh.rustup.rs > /tmp/rustup-init.$$$$; then
+			rm -f /tmp/rustup-init.$$$$
+			echo "it cannot be reached. Install Rust as https://rustup.rs says, then run make again:"
+			echo "  curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh"
+			exit 1
+		fi
+		sh /tmp/rustup-init.$$$$ -y --profile minimal --component clippy,rustfmt
+		rm -f /tmp/rustup-init.$$$$
+	fi
+	have=$$(cargo --version | cut -d' ' -f2)
+	if [ "$$(printf '%s\n' "$$oldest" "$$have" | sort -V | head -n 1)" != "$$oldest" ]; then
+		echo "Rust $$have is too old, $$oldest is needed: rustup update stable"
+		exit 1
+	fi
+
+# With the tests at once, so that both agree on every crate's features.
+build: deps
+	$(CARGO) build --workspace --bins --tests
+
+lint: deps
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+root:
+	if [ "$$(id -u)" != 0 ]; then
+		echo "this mounts file systems and attaches loop devices: run it as root"
+		exit 1
+	fi
+
+test: root build lint
+	$(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log && result=0 || result=$$?
+	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log
+	exit $$result
+
+demo: root deps
+	$(CARGO) build --workspace --bins
+	target/debug/tidemark demo
+
+bench: root deps
+	$(CARGO) build --quiet --release --workspace --bins
+	$(CARGO) bench --quiet -p tidemark-tests

@@ -1,0 +1,361 @@
+//! The registry of long work: progress, waiting, watching and cancelling.
+//!
+//! ```text
+//!            finish()                cancel() then finish() or drop
+//! RUNNING ---------------> SUCCEEDED    RUNNING ---------------> CANCELLED
+//! RUNNING ---------------> FAILED       (finish with an error, or drop without finish)
+//! ```
+//!
+//! Whoever does the work owns an [`OperationGuard`]: an operation cannot stay RUNNING when its
+//! worker is gone. Readers see it through [`Operations`] and never hold it alive.
+
+mod cancel;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use tidemark_proto::v1::{OperationKind, OperationState};
+use tokio::sync::watch;
+
+pub use cancel::{CancelCause, CancelToken};
+
+use super::{Error, ErrorReason};
+
+/// Finished operations that stay known. At about 300 bytes each: 75 KiB.
+pub const KEPT_FINISHED: usize = 256;
+
+/// Operations that may run at once. Each stream has the memory of
+/// [`super::streams::STREAM_MEMORY_BYTES`]: 32 of them hold at most 256 MiB.
+pub const MAX_RUNNING: usize = 32;
+
+/// An operation at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperationStatus {
+    /// 32 hex digits.
+    pub id: String,
+    /// What is done.
+    pub kind: OperationKind,
+    /// Whether it runs, and how it ended.
+    pub state: OperationState,
+    /// A volume, a snapshot's id or a path.
+    pub subject: String,
+    /// Bytes dealt with so far.
+    pub done_bytes: u64,
+    /// Bytes to deal with in all; 0 while unknown.
+    pub total_bytes: u64,
+    /// When it began.
+    pub started_at: SystemTime,
+    /// When it ended; `None` while it runs.
+    pub ended_at: Option<SystemTime>,
+    /// Why it failed or was cancelled.
+    pub error: Option<Error>,
+}
+
+/// Every operation that runs, and the last that ended. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Operations {
+    registry: Arc<Mutex<Registry>>,
+}
+
+#[derive(Default)]
+struct Registry {
+    /// Oldest first.
+    running: Vec<Arc<Entry>>,
+    /// In the order in which they ended.
+    finished: VecDeque<Arc<Entry>>,
+    closed: bool,
+}
+
+struct Entry {
+    id: String,
+    kind: OperationKind,
+    subject: String,
+    started_at: SystemTime,
+    done_bytes: AtomicU64,
+    total_bytes: u64,
+    cancel: CancelToken,
+    /// `None` while running. A send without a change tells of progress.
+    end: watch::Sender<Option<End>>,
+}
+
+#[derive(Clone)]
+struct End {
+    state: OperationState,
+    at: SystemTime,
+    error: Option<Error>,
+}
+
+impl Operations {
+    /// Registers work that begins now. `total_bytes` is 0 while unknown. Fails with
+    /// LIMIT_REACHED when [`MAX_RUNNING`] run, with SHUTTING_DOWN when the agent goes down.
+    pub fn start(
+        &self,
+        kind: OperationKind,
+        subject: impl Into<String>,
+        total_bytes: u64,
+    ) -> Result<OperationGuard, Error> {
+        let entry = Arc::new(Entry {
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            kind,
+            subject: subject.into(),
+            started_at: SystemTime::now(),
+            done_bytes: AtomicU64::new(0),
+            total_bytes,
+            cancel: CancelToken::default(),
+            end: watch::Sender::new(None),
+        });
+        let mut registry = self.lock();
+        if registry.closed {
+            return Err(CancelCause::ShuttingDown.into());
+        }
+        if registry.running.len() >= MAX_RUNNING {
+            return Err(too_many());
+        }
+        registry.running.push(entry.clone());
+        drop(registry);
+        Ok(OperationGuard {
+            registry: self.clone(),
+            entry,
+        })
+    }
+
+    /// An operation as it is now.
+    pub fn get(&self, id: &str) -> Option<OperationStatus> {
+        self.find(id).map(|entry| entry.status())
+    }
+
+    /// All known operations: finished ones in the order in which they ended, then running ones.
+    pub fn list(&self, running_only: bool) -> Vec<OperationStatus> {
+        let registry = self.lock();
+        let finished = registry.finished.iter().filter(|_| !running_only);
+        finished
+            .chain(&registry.running)
+            .map(|entry| entry.status())
+            .collect()
+    }
+
+    /// Asks an operation to end; it does so at its next step. No effect on a finished one.
+    pub fn cancel(&self, id: &str) -> Option<OperationStatus> {
+        let entry = self.find(id)?;
+        entry.cancel.cancel(CancelCause::Asked);
+        Some(entry.status())
+    }
+
+    /// Waits until an operation ends or `timeout` passes, and answers with what it is then.
+    pub async fn wait(&self, id: &str, timeout: Duration) -> Option<OperationStatus> {
+        let entry = self.find(id)?;
+        let mut end = entry.end.subscribe();
+        // Neither a timeout nor a vanished sender matters: the status is read below either way.
+        let _ = tokio::time::timeout(timeout, end.wait_for(Option::is_some)).await;
+        Some(entry.status())
+    }
+
+    /// Follows an operation: see [`Watch::next`].
+    pub fn watch(&self, id: &str) -> Option<Watch> {
+        let entry = self.find(id)?;
+        Some(Watch {
+            changes: entry.end.subscribe(),
+            entry,
+            stage: WatchStage::First,
+        })
+    }
+
+    /// Ends all running work with [`CancelCause::ShuttingDown`] and refuses new work.
+    pub fn shut_down(&self) {
+        let mut registry = self.lock();
+        registry.closed = true;
+        for entry in &registry.running {
+            entry.cancel.cancel(CancelCause::ShuttingDown);
+        }
+    }
+
+    /// Returns when nothing runs any more. With [`Operations::shut_down`] before it: before the
+    /// runtime goes, because workers use it.
+    pub async fn drained(&self) {
+        loop {
+            let Some(entry) = self.lock().running.first().cloned() else {
+                return;
+            };
+            let mut end = entry.end.subscribe();
+            // The entry is held here, so the sender lives; either answer means: look again.
+            let _ = end.wait_for(Option::is_some).await;
+            // The end is published just before the registry is told.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    fn find(&self, id: &str) -> Option<Arc<Entry>> {
+        let registry = self.lock();
+        let mut all = registry.running.iter().chain(&registry.finished);
+        all.find(|entry| entry.id == id).cloned()
+    }
+
+    fn retire(&self, entry: &Arc<Entry>) {
+        let mut registry = self.lock();
+        registry.running.retain(|other| other.id != entry.id);
+        registry.finished.push_back(entry.clone());
+        if registry.finished.len() > KEPT_FINISHED {
+            registry.finished.pop_front();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Registry> {
+        // The registry holds no invariant that a panic between two statements could break.
+        self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn too_many() -> Error {
+    Error::new(
+        ErrorReason::LimitReached,
+        format!("{MAX_RUNNING} operations run, which is the limit: wait for one or cancel one"),
+    )
+}
+
+impl Entry {
+    fn status(&self) -> OperationStatus {
+        let end = self.end.borrow().clone();
+        OperationStatus {
+            id: self.id.clone(),
+            kind: self.kind,
+            state: end
+                .as_ref()
+                .map_or(OperationState::Running, |end| end.state),
+            subject: self.subject.clone(),
+            done_bytes: self.done_bytes.load(Ordering::Relaxed),
+            total_bytes: self.total_bytes,
+            started_at: self.started_at,
+            ended_at: end.as_ref().map(|end| end.at),
+            error: end.and_then(|end| end.error),
+        }
+    }
+}
+
+/// The right to report on an operation, held by its worker.
+///
+/// Dropped without [`OperationGuard::finish`] it ends the operation: CANCELLED when it was asked
+/// to stop, else FAILED.
+pub struct OperationGuard {
+    registry: Operations,
+    entry: Arc<Entry>,
+}
+
+impl OperationGuard {
+    /// The operation's id.
+    pub fn id(&self) -> &str {
+        &self.entry.id
+    }
+
+    /// Tells when to stop; may be cloned into threads and tasks.
+    pub fn cancel_token(&self) -> &CancelToken {
+        &self.entry.cancel
+    }
+
+    /// A handle that only counts, for the thread that does the work.
+    pub fn progress(&self) -> Progress {
+        Progress(self.entry.clone())
+    }
+
+    /// Ends the operation. After a cancellation, an error means CANCELLED.
+    pub fn finish(self, outcome: Result<(), Error>) {
+        self.end(outcome);
+    }
+
+    fn end(&self, outcome: Result<(), Error>) {
+        let state = match (&outcome, self.entry.cancel.cause()) {
+            (Ok(()), _) => OperationState::Succeeded,
+            (Err(_), Some(_)) => OperationState::Cancelled,
+            (Err(_), None) => OperationState::Failed,
+        };
+        let first = self.entry.end.send_if_modified(|end| {
+            let first = end.is_none();
+            if first {
+                *end = Some(End {
+                    state,
+                    at: SystemTime::now(),
+                    error: outcome.err(),
+                });
+            }
+            first
+        });
+        if first {
+            self.registry.retire(&self.entry);
+        }
+    }
+}
+
+impl Drop for OperationGuard {
+    fn drop(&mut self) {
+        let error = match self.entry.cancel.cause() {
+            Some(cause) => cause.into(),
+            None => Error::internal("the work ended without a result: the agent's log says more"),
+        };
+        // No effect after finish().
+        self.end(Err(error));
+    }
+}
+
+/// Counts an operation's progress.
+#[derive(Clone)]
+pub struct Progress(Arc<Entry>);
+
+impl Progress {
+    /// So many bytes more are done.
+    pub fn add(&self, bytes: u64) {
+        self.0.done_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.0.end.send_modify(|_| {});
+    }
+
+    /// So many bytes are done in all.
+    pub fn set(&self, bytes: u64) {
+        self.0.done_bytes.store(bytes, Ordering::Relaxed);
+        self.0.end.send_modify(|_| {});
+    }
+
+    /// Everything is done, also where the last step did not reach the total: what is left of a
+    /// volume after its last change, for one.
+    pub fn complete(&self) {
+        self.set(self.0.total_bytes);
+    }
+}
+
+/// Follows one operation; slow watchers miss steps, never the end.
+pub struct Watch {
+    entry: Arc<Entry>,
+    changes: watch::Receiver<Option<End>>,
+    stage: WatchStage,
+}
+
+#[derive(PartialEq)]
+enum WatchStage {
+    First,
+    Following,
+    Ended,
+}
+
+impl Watch {
+    /// The operation now, then at each step, last at its end; after that `None`.
+    pub async fn next(&mut self) -> Option<OperationStatus> {
+        match self.stage {
+            WatchStage::Ended => return None,
+            WatchStage::First => {}
+            // The entry that this watch holds owns the sender, so it cannot be gone.
+            WatchStage::Following => self.changes.changed().await.ok()?,
+        }
+        self.changes.borrow_and_update();
+        let status = self.entry.status();
+        self.stage = match status.ended_at {
+            Some(_) => WatchStage::Ended,
+            None => WatchStage::Following,
+        };
+        Some(status)
+    }
+}

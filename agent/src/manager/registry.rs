@@ -1,0 +1,115 @@
+//! The attached volumes, each with its link and its health.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock},
+};
+
+use tidemark_store::catalog::VolumeRecord;
+use tokio::{
+    sync::{Mutex, watch},
+    task::JoinHandle,
+};
+
+use super::{Error, link::Link};
+use crate::paths::VolumePaths;
+
+/// Whether a volume's server answers.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Health {
+    /// Not known yet.
+    Unknown,
+    /// It answers.
+    Up,
+    /// It does not, and why.
+    Down(String),
+}
+
+/// An attached volume.
+pub(super) struct Entry {
+    pub(super) record: VolumeRecord,
+    pub(super) paths: VolumePaths,
+    pub(super) link: Link,
+    /// Held by whatever must not meet another: a cut, a detach, a clean-up.
+    pub(super) work: Arc<Mutex<()>>,
+    health: watch::Sender<Health>,
+    keeper: SyncMutex<Option<JoinHandle<()>>>,
+}
+
+impl Entry {
+    pub(super) fn new(record: VolumeRecord, paths: VolumePaths) -> Self {
+        Self {
+            link: Link::new(&paths.control_socket()),
+            record,
+            paths,
+            work: Arc::default(),
+            health: watch::Sender::new(Health::Unknown),
+            keeper: SyncMutex::default(),
+        }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.record.name
+    }
+
+    pub(super) fn set_health(&self, health: Health) {
+        self.health.send_replace(health);
+    }
+
+    pub(super) fn health(&self) -> Health {
+        self.health.borrow().clone()
+    }
+
+    /// Returns once it is known whether the server answers.
+    pub(super) async fn settled(&self) {
+        let mut health = self.health.subscribe();
+        let _ = health.wait_for(|health| *health != Health::Unknown).await;
+    }
+
+    /// The task that looks after the volume.
+    pub(super) fn set_keeper(&self, keeper: JoinHandle<()>) {
+        *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(keeper);
+    }
+
+    /// Nobody looks after the volume any more. Call with `work` held: the task then is not in
+    /// the middle of a start.
+    pub(super) async fn dismiss_keeper(&self) {
+        let keeper = {
+            let mut keeper = self.keeper.lock().unwrap_or_else(PoisonError::into_inner);
+            keeper.take()
+        };
+        if let Some(keeper) = keeper {
+            keeper.abort();
+            // It ends cancelled, or had ended.
+            let _ = keeper.await;
+        }
+    }
+}
+
+/// The volumes by name.
+#[derive(Default)]
+pub(super) struct Registry(RwLock<BTreeMap<String, Arc<Entry>>>);
+
+impl Registry {
+    pub(super) fn get(&self, name: &str) -> Result<Arc<Entry>, Error> {
+        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let found = entries.get(name).map(Arc::clone);
+        found.ok_or_else(|| Error::volume_not_found(name))
+    }
+
+    /// Every volume, by name.
+    pub(super) fn all(&self) -> Vec<Arc<Entry>> {
+        let entries = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        entries.values().map(Arc::clone).collect()
+    }
+
+    pub(super) fn insert(&self, entry: Arc<Entry>) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.insert(entry.name().to_owned(), entry);
+    }
+
+    pub(super) fn remove(&self, name: &str) {
+        let mut entries = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        entries.remove(name);
+    }
+}

@@ -1,0 +1,131 @@
+//! One task a volume: it sees to it that the volume's server runs, and hears what that tells.
+//!
+//! ```text
+//!            answers Hello                      a call fails
+//! UNKNOWN ------------------> UP (follow) ------------------> DOWN
+//!    |  nobody answers: start it  ^                             |
+//!    +--- fails ---> DOWN --------+--- after a pause, again ----+
+//! ```
+//!
+//! A server that was started by an earlier control plane answers Hello like one of ours. One whose
+//! lock is held but that does not answer is left alone: a second one must not take its origin.
+
+use std::{fs, sync::Arc, time::Duration};
+
+use tidemark_proto::v1::{EventKind, Severity};
+use tidemark_store::catalog::VolumeRecord;
+use tokio::time::{Instant, sleep};
+
+use super::{
+    Error, Happening, Manager,
+    registry::{Entry, Health},
+    spawn,
+};
+
+/// Pauses between attempts to start a server that fails.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A server that ran for this long has not failed to start.
+const STEADY: Duration = Duration::from_secs(60);
+
+impl Manager {
+    /// Looks after a volume from now on.
+    pub(super) fn supervise(self: &Arc<Self>, record: VolumeRecord) -> Arc<Entry> {
+        let paths = self.config.paths.volume(&record.name);
+        let entry = Arc::new(Entry::new(record, paths));
+        self.registry.insert(Arc::clone(&entry));
+        self.look_after(&entry);
+        entry
+    }
+
+    /// Starts the task of an entry.
+    pub(super) fn look_after(self: &Arc<Self>, entry: &Arc<Entry>) {
+        let (manager, kept) = (Arc::clone(self), Arc::clone(entry));
+        entry.set_keeper(tokio::spawn(async move {
+            tokio::select! {
+                () = manager.shutting_down() => {}
+                () = manager.keep_up(&kept) => {}
+            }
+        }));
+    }
+
+    async fn keep_up(&self, entry: &Entry) {
+        let mut pause = FIRST_PAUSE;
+        let mut lost = false;
+        loop {
+            let since = Instant::now();
+            let brought_up = {
+                let _work = entry.work.lock().await;
+                self.bring_up(entry).await
+            };
+            let why = match brought_up {
+                Ok(server) => {
+                    if std::mem::take(&mut lost) {
+                        self.tell_back(entry).await;
+                    }
+                    entry.set_health(Health::Up);
+                    self.follow(entry, &server).await
+                }
+                Err(error) => error,
+            };
+            entry.set_health(Health::Down(why.message.clone()));
+            if !std::mem::replace(&mut lost, true) {
+                self.tell_lost(entry, &why).await;
+            }
+            if since.elapsed() >= STEADY {
+                pause = FIRST_PAUSE;
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Finds the server, or starts it. Gives what tells its process from any other.
+    pub(super) async fn bring_up(&self, entry: &Entry) -> Result<String, Error> {
+        let name = entry.name();
+        let greeting = match entry.link.hello().await {
+            Err(error) if error.nobody_there() => {
+                if spawn::is_running(&entry.paths) {
+                    return Err(Error::unavailable(name, "it runs but does not listen"));
+                }
+                spawn::start(&self.config.program, &self.config.paths, &entry.record).await?;
+                entry.link.hello().await
+            }
+            greeting => greeting,
+        };
+        let greeting = greeting.map_err(|error| error.on_volume(name))?;
+        if greeting.volume != name {
+            let why = format!("its socket is answered by \"{}\"", greeting.volume);
+            return Err(Error::unavailable(name, why));
+        }
+        Ok(process_identity(greeting.pid))
+    }
+
+    async fn tell_lost(&self, entry: &Entry, why: &Error) {
+        let message = format!(
+            "the server of volume \"{}\" is lost and is started again: {}",
+            entry.name(),
+            why.message
+        );
+        tracing::warn!(volume = entry.name(), error = %why, "a volume server is lost");
+        let happening = Happening::new(EventKind::VolumeServerLost, Severity::Error, message);
+        self.events.record(happening.on_volume(entry.name())).await;
+    }
+
+    async fn tell_back(&self, entry: &Entry) {
+        let message = format!("the server of volume \"{}\" answers again", entry.name());
+        let happening = Happening::new(EventKind::VolumeServerBack, Severity::Info, message);
+        self.events.record(happening.on_volume(entry.name())).await;
+    }
+}
+
+/// A process id may come back; with its start time it does not.
+fn process_identity(pid: i32) -> String {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // proc(5): the name in parentheses may hold anything; the 20th field after it is starttime.
+    let started = stat
+        .rsplit_once(')')
+        .and_then(|(_, rest)| rest.split_whitespace().nth(19))
+        .unwrap_or("0");
+    format!("{pid}:{started}")
+}

@@ -1,0 +1,512 @@
+//! Attaching, detaching and listing volumes.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, MetadataExt},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use tidemark_proto::{
+    private::{Description, SnapshotFate},
+    v1::{EventKind, Severity},
+};
+use tidemark_store::{
+    catalog::{FullPolicy, VolumeRecord},
+    units::{Epoch, Id},
+};
+use tokio::{sync::OwnedMutexGuard, time::sleep};
+
+use super::{
+    Arguments, AttachArgs, Begun, Counters, Error, ErrorReason, Happening, LiveVolume, Manager,
+    Mounts, Ticket, Volume, refresh::lineage_of, registry::Entry, spawn, validate,
+};
+
+/// For how long a stopped server may take to end.
+const END_WITHIN: Duration = Duration::from_secs(60);
+
+impl Manager {
+    /// Puts an interposer over an origin.
+    pub async fn attach(self: &Arc<Self>, args: AttachArgs) -> Result<Volume, Error> {
+        validate_attach(&args)?;
+        let manager = Arc::clone(self);
+        self.to_its_end(async move { manager.attach_once(args).await })
+            .await
+    }
+
+    /// Takes the interposer away; tracking of the volume ends.
+    pub async fn detach(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Error> {
+        validate::name("name", name)?;
+        let (manager, name) = (Arc::clone(self), name.to_owned());
+        self.to_its_end(async move { manager.detach_now(&name, force).await })
+            .await
+    }
+
+    /// Every volume, by name.
+    pub async fn volumes(&self) -> Result<Vec<Volume>, Error> {
+        let mut volumes = Vec::new();
+        for entry in self.registry.all() {
+            volumes.push(self.merged(&entry).await);
+        }
+        Ok(volumes)
+    }
+
+    /// One volume.
+    pub async fn volume(&self, name: &str) -> Result<Volume, Error> {
+        validate::name("name", name)?;
+        let entry = self.registry.get(name)?;
+        Ok(self.merged(&entry).await)
+    }
+
+    /// Starts a new lineage: every older checkpoint answers TRACKING_RESET.
+    pub async fn reset_tracking(self: &Arc<Self>, name: &str, why: &str) -> Result<Volume, Error> {
+        const MAX_REASON: usize = 512;
+        validate::name("name", name)?;
+        if why.len() > MAX_REASON {
+            return Err(Error::invalid(
+                "reason",
+                format!("longer than {MAX_REASON} bytes"),
+            ));
+        }
+        let cause = if why.trim().is_empty() {
+            "reset on request"
+        } else {
+            why.trim()
+        };
+        let (manager, name, cause) = (Arc::clone(self), name.to_owned(), cause.to_owned());
+        self.to_its_end(async move {
+            let (entry, _work) = manager.claim(&name).await?;
+            let reset = entry.link.reset_tracking(&cause).await;
+            reset.map_err(|error| error.on_volume(&name))?;
+            manager.refresh(&entry).await?;
+            Ok(manager.merged(&entry).await)
+        })
+        .await
+    }
+
+    /// A volume and the right to change it. Waits for other work on it.
+    pub(super) async fn claim(
+        &self,
+        name: &str,
+    ) -> Result<(Arc<Entry>, OwnedMutexGuard<()>), Error> {
+        loop {
+            let entry = self.registry.get(name)?;
+            let work = Arc::clone(&entry.work).lock_owned().await;
+            // It may have been detached, and attached again, meanwhile.
+            if Arc::ptr_eq(&entry, &self.registry.get(name)?) {
+                return Ok((entry, work));
+            }
+        }
+    }
+
+    async fn merged(&self, entry: &Entry) -> Volume {
+        let live = match self.refresh(entry).await {
+            Ok(description) => self.live(entry, &description),
+            Err(error) => Err(error),
+        };
+        Volume {
+            record: entry.record.clone(),
+            live: live.map_err(|error| error.message),
+        }
+    }
+
+    fn live(&self, entry: &Entry, told: &Description) -> Result<LiveVolume, Error> {
+        let device_path = PathBuf::from(&told.device_path);
+        Ok(LiveVolume {
+            capacity_bytes: told.capacity_bytes,
+            block_bytes: told.block_bytes,
+            mount_points: self.mounts(&device_path)?.points,
+            device_path,
+            live_path: PathBuf::from(&told.live_path),
+            lineage: lineage_of(entry.name(), told)?,
+            lineage_cause: told.lineage_cause.clone(),
+            lineage_since_us: told.lineage_since_us,
+            epoch: Epoch(told.epoch),
+            store_capacity_bytes: told.store_capacity_bytes,
+            store_used_bytes: told.store_used_bytes,
+            live_snapshots: count(live_snapshots(told)),
+            checkpoints: count(told.checkpoints.len()),
+            counters: counters(told),
+            changed_bytes_in_epoch: told.changed_bytes_in_epoch,
+            server_pid: told.pid,
+        })
+    }
+
+    /// Where a volume's device is mounted.
+    pub(super) fn mounts(&self, device: &Path) -> Result<Mounts, Error> {
+        if device.as_os_str().is_empty() {
+            return Ok(Mounts::default());
+        }
+        match self.config.host.mounts(device) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                let device = device.display();
+                Err(Error::internal(format!(
+                    "looking for mounts of {device}: {error}"
+                )))
+            }
+            // A device that is gone is mounted nowhere.
+            found => Ok(found.unwrap_or_default()),
+        }
+    }
+
+    async fn attach_once(self: &Arc<Self>, args: AttachArgs) -> Result<Volume, Error> {
+        let begun = self
+            .begin_request(&args.request_id, "AttachVolume", attach_arguments(&args))
+            .await?;
+        let ticket = match begun {
+            Begun::Replayed(_) => return self.volume(&args.name).await,
+            Begun::New(ticket) => ticket,
+        };
+        let _attaching = self.attaching.lock().await;
+        if self.registry.get(&args.name).is_ok() {
+            return Err(exists(&args.name));
+        }
+        let places = self.check_places(&args).await?;
+        let entry = self.adopt_or_make(&args, places).await?;
+        self.record_and_start(&entry, &ticket).await?;
+        self.registry.insert(Arc::clone(&entry));
+        self.look_after(&entry);
+        let message = format!(
+            "volume \"{}\" was attached over {}",
+            args.name,
+            args.origin_path.display()
+        );
+        let happening = Happening::new(EventKind::VolumeAttached, Severity::Info, message);
+        self.events.record(happening.on_volume(&args.name)).await;
+        Ok(self.merged(&entry).await)
+    }
+
+    /// The catalog first: a server that runs is then always one that the catalog knows.
+    async fn record_and_start(&self, entry: &Entry, ticket: &Ticket) -> Result<(), Error> {
+        let record = entry.record.clone();
+        let request = ticket.made(vec![record.name.clone()]);
+        self.ledger
+            .run(move |catalog| {
+                let request = request.as_ref().map(|(id, request)| (id.as_str(), request));
+                catalog.insert_volume(&record, request)
+            })
+            .await?;
+        if let Err(error) = self.bring_up(entry).await {
+            let (name, request_id) = (entry.record.name.clone(), ticket.request_id());
+            self.ledger
+                .run(move |catalog| catalog.take_back_volume(&name, request_id.as_deref()))
+                .await?;
+            clean_up(entry);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// An entry for a new volume. A server of this name that runs although the catalog does not
+    /// know it (the catalog was lost) is taken over when it serves the same origin and area.
+    async fn adopt_or_make(&self, args: &AttachArgs, places: Places) -> Result<Arc<Entry>, Error> {
+        let record = VolumeRecord {
+            name: args.name.clone(),
+            id: super::new_id(),
+            origin_path: args.origin_path.clone(),
+            area_path: args.area_path.clone(),
+            area_size_bytes: args.area_size_bytes,
+            block_bytes: validate::block_bytes(args.block_bytes)?,
+            policy: args.policy,
+            attached_us: self.config.clock.now_us(),
+        };
+        let paths = self.config.paths.volume(&record.name);
+        if !spawn::is_running(&paths) {
+            return Ok(Arc::new(Entry::new(record, paths)));
+        }
+        let found = Entry::new(record, paths);
+        let told = self.describe(&found).await?;
+        let same = Place::of(Path::new(&told.origin_path)).ok() == Some(places.origin)
+            && Place::of(Path::new(&told.area_path)).ok() == Some(places.area)
+            && told.block_bytes == found.record.block_bytes;
+        let id = Id::from_slice(&told.volume_id).filter(|_| same);
+        let Some(id) = id else {
+            let why = format!(
+                "a volume server named \"{}\" runs already (process {}, origin {}); stop it, or \
+                 attach with its own settings to take it over",
+                args.name, told.pid, told.origin_path
+            );
+            return Err(Error::new(ErrorReason::VolumeBusy, why).on_volume(&args.name));
+        };
+        let record = VolumeRecord { id, ..found.record };
+        Ok(Arc::new(Entry::new(record, found.paths)))
+    }
+
+    /// No volume's origin or area may be another's.
+    async fn check_places(&self, args: &AttachArgs) -> Result<Places, Error> {
+        let (origin, area) = (args.origin_path.clone(), args.area_path.clone());
+        let others: Vec<VolumeRecord> = self
+            .registry
+            .all()
+            .iter()
+            .map(|entry| entry.record.clone())
+            .collect();
+        // Off the runtime: a path may lie on a file system that does not answer.
+        tokio::task::spawn_blocking(move || {
+            let places = Places {
+                origin: origin_place(&origin)?,
+                area: Place::of(&area).map_err(|error| no_area(&area, &error))?,
+            };
+            if places.origin == places.area {
+                let why = format!("{} cannot be the area of itself", origin.display());
+                return Err(Error::new(ErrorReason::AreaOnVolume, why));
+            }
+            for other in &others {
+                places.check_against(other)?;
+            }
+            Ok(places)
+        })
+        .await
+        .map_err(super::ended)?
+    }
+
+    async fn detach_now(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Error> {
+        let (entry, _work) = self.claim(name).await?;
+        self.check_detachable(&entry, force).await?;
+        entry.dismiss_keeper().await;
+        if let Err(error) = stop(&entry, force).await {
+            self.look_after(&entry);
+            return Err(error);
+        }
+        let volume = name.to_owned();
+        let gone = self
+            .ledger
+            .run(move |catalog| catalog.remove_volume(&volume, "detached"))
+            .await?;
+        self.registry.remove(name);
+        self.leases.wake();
+        clean_up(&entry);
+        for id in gone {
+            let message = format!("snapshot {id} was released: volume \"{name}\" was detached");
+            let happening = Happening::new(EventKind::SnapshotReleased, Severity::Info, message);
+            let happening = happening.on_volume(name).on_snapshot(id);
+            self.events.record(happening).await;
+        }
+        let message = format!("volume \"{name}\" was detached; its tracking ended");
+        let happening = Happening::new(EventKind::VolumeDetached, Severity::Info, message);
+        self.events.record(happening.on_volume(name)).await;
+        Ok(())
+    }
+
+    async fn check_detachable(&self, entry: &Entry, force: bool) -> Result<(), Error> {
+        let name = entry.name();
+        let (device, live) = match self.refresh(entry).await {
+            Ok(told) => (PathBuf::from(&told.device_path), live_snapshots(&told)),
+            // A dead server holds nothing, but its device may still be mounted.
+            Err(_) => (entry.paths.device_link(), 0),
+        };
+        if let Some(mount) = self.mounts(&device)?.points.first() {
+            let mount = mount.display();
+            let why = format!("volume \"{name}\" is mounted at {mount}: unmount it first");
+            let error = Error::new(ErrorReason::VolumeBusy, why).on_volume(name);
+            return Err(error.with("mount_point", mount));
+        }
+        if live > 0 && !force {
+            let why = format!(
+                "volume \"{name}\" has {live} live snapshots: release them, or force the detach"
+            );
+            let error = Error::new(ErrorReason::VolumeBusy, why).on_volume(name);
+            return Err(error.with("live_snapshots", live));
+        }
+        Ok(())
+    }
+}
+
+/// Ends a volume's server. When it cannot be asked because it is dead, it has ended.
+async fn stop(entry: &Entry, force: bool) -> Result<(), Error> {
+    if let Err(error) = entry.link.stop(force).await {
+        if error.refusal().is_some() {
+            return Err(error.on_volume(entry.name()));
+        }
+        // It may have ended before its answer arrived.
+        let gone = error.nobody_there() && !spawn::is_running(&entry.paths);
+        if !gone && !ends_within(entry, Duration::from_secs(2)).await {
+            return Err(error.on_volume(entry.name()));
+        }
+    }
+    if ends_within(entry, END_WITHIN).await {
+        return Ok(());
+    }
+    let why = format!("it was stopped, but has not ended within {END_WITHIN:?}");
+    Err(Error::unavailable(entry.name(), why))
+}
+
+async fn ends_within(entry: &Entry, within: Duration) -> bool {
+    const STEP: Duration = Duration::from_millis(20);
+    let waited = tokio::time::timeout(within, async {
+        while spawn::is_running(&entry.paths) {
+            sleep(STEP).await;
+        }
+    });
+    waited.await.is_ok()
+}
+
+/// Removes what a dead server left in the runtime directory. Only known names, and directories
+/// only when empty: a mount may still be there.
+fn clean_up(entry: &Entry) {
+    let paths = &entry.paths;
+    if spawn::is_running(paths) {
+        return;
+    }
+    for file in [
+        paths.control_socket(),
+        paths.device_link(),
+        paths.log(),
+        paths.lock(),
+    ] {
+        tell_failure(&file, fs::remove_file(&file));
+    }
+    for dir in [paths.mount_point(), paths.dir().to_owned()] {
+        tell_failure(&dir, fs::remove_dir(&dir));
+    }
+}
+
+fn tell_failure(path: &Path, removed: io::Result<()>) {
+    match removed {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(path = %path.display(), %error, "a leftover was not removed");
+        }
+        _ => {}
+    }
+}
+
+/// Where an origin and an area really are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Places {
+    origin: Place,
+    area: Place,
+}
+
+/// What tells a file from every other, whatever it is called: a block device's number, or a
+/// file's device and inode; a file that is to be made is its directory's and its name's digest.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Device(u64),
+    File(u64, u64),
+    New(u64, u64, [u8; 32]),
+}
+
+impl Place {
+    fn of(path: &Path) -> io::Result<Self> {
+        match fs::metadata(path) {
+            Ok(found) if found.file_type().is_block_device() => Ok(Self::Device(found.rdev())),
+            Ok(found) => Ok(Self::File(found.dev(), found.ino())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let name = path.file_name().ok_or(error)?;
+                let dir = fs::metadata(path.parent().unwrap_or(Path::new("/")))?;
+                let name = blake3::hash(name.as_encoded_bytes());
+                Ok(Self::New(dir.dev(), dir.ino(), *name.as_bytes()))
+            }
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Places {
+    fn check_against(self, other: &VolumeRecord) -> Result<(), Error> {
+        for path in [&other.origin_path, &other.area_path] {
+            // What is not there any more is not in use.
+            let Ok(taken) = Place::of(path) else {
+                continue;
+            };
+            let reason = match taken {
+                _ if taken == self.origin => ErrorReason::OriginInUse,
+                _ if taken == self.area => ErrorReason::AreaInUse,
+                _ => continue,
+            };
+            let why = format!("{} is in use by volume \"{}\"", path.display(), other.name);
+            return Err(Error::new(reason, why).with("path", path.display()));
+        }
+        Ok(())
+    }
+}
+
+fn origin_place(path: &Path) -> Result<Place, Error> {
+    let unsuitable =
+        |why: String| Error::new(ErrorReason::OriginUnsuitable, why).with("path", path.display());
+    let found = fs::metadata(path)
+        .map_err(|error| unsuitable(format!("origin {}: {error}", path.display())))?;
+    let kind = found.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        let why = format!(
+            "{} is neither an image file nor a block device",
+            path.display()
+        );
+        return Err(unsuitable(why));
+    }
+    Place::of(path).map_err(|error| unsuitable(format!("origin {}: {error}", path.display())))
+}
+
+fn no_area(path: &Path, error: &io::Error) -> Error {
+    let why = format!("{}: {error}; its directory must exist", path.display());
+    Error::invalid("store.area_path", why)
+}
+
+fn validate_attach(args: &AttachArgs) -> Result<(), Error> {
+    /// A writer that waits longer is taken for hung by its host.
+    const MAX_DELAY_MS: u64 = 60_000;
+    validate::name("name", &args.name)?;
+    validate::path("origin_path", &args.origin_path)?;
+    validate::path("store.area_path", &args.area_path)?;
+    validate::block_bytes(args.block_bytes)?;
+    validate::area_size(args.area_size_bytes)?;
+    match args.policy {
+        FullPolicy::Slow { max_write_delay_ms } if max_write_delay_ms > MAX_DELAY_MS => Err(
+            Error::invalid("store.max_write_delay", "longer than a minute"),
+        ),
+        FullPolicy::Slow {
+            max_write_delay_ms: 0,
+        } => Err(Error::invalid(
+            "store.max_write_delay",
+            "the policy SLOW needs a bound greater than zero",
+        )),
+        FullPolicy::Slow { .. } | FullPolicy::Drop => Ok(()),
+    }
+}
+
+fn attach_arguments(args: &AttachArgs) -> Arguments {
+    let policy = match args.policy {
+        FullPolicy::Drop => None,
+        FullPolicy::Slow { max_write_delay_ms } => Some(max_write_delay_ms),
+    };
+    Arguments::of("AttachVolume")
+        .and(&args.name)
+        .and(args.origin_path.as_os_str().as_encoded_bytes())
+        .and(args.area_path.as_os_str().as_encoded_bytes())
+        .and(args.area_size_bytes.to_le_bytes())
+        .and(args.block_bytes.to_le_bytes())
+        .and(format!("{policy:?}"))
+}
+
+fn exists(name: &str) -> Error {
+    let why = format!("a volume named \"{name}\" is attached already");
+    Error::new(ErrorReason::VolumeExists, why).on_volume(name)
+}
+
+fn live_snapshots(told: &Description) -> usize {
+    let live = told
+        .snapshots
+        .iter()
+        .filter(|one| one.fate() == SnapshotFate::Live);
+    live.count()
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn counters(told: &Description) -> Counters {
+    let told = told.counters.unwrap_or_default();
+    Counters {
+        read_requests: told.read_requests,
+        read_bytes: told.read_bytes,
+        write_requests: told.write_requests,
+        write_bytes: told.write_bytes,
+        flush_requests: told.flush_requests,
+        discard_bytes: told.discard_bytes,
+        zeroed_bytes: told.zeroed_bytes,
+        preserved_bytes: told.preserved_bytes,
+        delayed_us: told.delayed_us,
+    }
+}

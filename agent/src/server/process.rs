@@ -1,0 +1,77 @@
+//! What the data plane asks of the kernel for itself: to live on its own, to be killed last, never
+//! to wait for memory that only it can free.
+
+use std::{fs, io};
+
+use nix::{
+    errno::Errno,
+    sys::{
+        mman::{MlockAllFlags, mlockall},
+        signal::{SigSet, SigmaskHow, Signal, pthread_sigmask},
+        stat::{Mode, umask},
+    },
+    unistd::setsid,
+};
+
+/// Killed last: without this process the host's file systems on the volume fail.
+const OOM_SCORE: &str = "-999";
+
+/// From linux/prctl.h, since Linux 5.6.
+const PR_SET_IO_FLUSHER: libc::c_int = 57;
+
+/// Detaches from the parent, so that the control plane may die or be upgraded, and hardens what
+/// can be hardened; what the host refuses is logged and done without. Called before any other
+/// thread exists, which inherit all of it.
+pub(super) fn settle() {
+    umask(Mode::from_bits_truncate(0o077));
+    match setsid() {
+        // EPERM: a session of its own already.
+        Ok(_) | Err(Errno::EPERM) => {}
+        Err(error) => {
+            tracing::warn!(%error, "no session of its own; a signal to the parent's group ends this server")
+        }
+    }
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        tracing::warn!(%error, "the kernel may kill this server when memory runs out");
+    }
+    if let Err(error) = become_io_flusher() {
+        tracing::warn!(%error, "not an I/O flusher: freeing memory may wait for this server and it for memory");
+    }
+}
+
+/// Keeps what is in memory there: paging it in could need the very volume served here. Called
+/// when everything is open, so that a failure to lock fails no allocation.
+pub(super) fn lock_memory() {
+    let flags = MlockAllFlags::MCL_CURRENT
+        | MlockAllFlags::MCL_FUTURE
+        | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
+    if let Err(error) = mlockall(flags) {
+        tracing::warn!(%error, "memory is not locked: raise the memlock limit, or keep swap off the volume");
+    }
+}
+
+fn become_io_flusher() -> io::Result<()> {
+    // SAFETY: a plain setting of the calling thread; the three unused arguments must be zero.
+    let done = unsafe { libc::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0) };
+    Errno::result(done).map(drop).map_err(io::Error::from)
+}
+
+/// Signals that ask the server to stop.
+#[derive(Clone, Copy)]
+pub(super) struct StopSignals(SigSet);
+
+impl StopSignals {
+    /// Keeps SIGTERM and SIGINT for [`StopSignals::wait`], in this thread and all that it starts.
+    pub(super) fn block() -> io::Result<Self> {
+        let mut set = SigSet::empty();
+        set.add(Signal::SIGTERM);
+        set.add(Signal::SIGINT);
+        pthread_sigmask(SigmaskHow::SIG_BLOCK, Some(&set), None)?;
+        Ok(Self(set))
+    }
+
+    /// Waits for one.
+    pub(super) fn wait(&self) -> io::Result<Signal> {
+        Ok(self.0.wait()?)
+    }
+}

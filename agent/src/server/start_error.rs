@@ -1,0 +1,92 @@
+//! Why a start failed, and what the parent is told of it.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use super::{area::AreaError, outcome::StartFailure};
+use crate::{
+    host::{claim::ClaimError, memory_dir::MemoryDirError},
+    transport::portable::MountError,
+    volume::OpenError,
+};
+
+/// The server did not start; nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum StartError {
+    #[error("a server of volume {name} runs already")]
+    Running { name: String },
+    #[error(transparent)]
+    Origin(#[from] ClaimError),
+    #[error(
+        "origin {path} has {capacity} bytes, which cannot be tracked in blocks of {block_bytes}"
+    )]
+    Geometry {
+        path: PathBuf,
+        capacity: u64,
+        block_bytes: u32,
+    },
+    #[error(
+        "the {what} must not lie on the volume itself: {chain}. Choose a path on another file system"
+    )]
+    OnVolume { what: &'static str, chain: String },
+    #[error(transparent)]
+    Area(#[from] AreaError),
+    #[error(transparent)]
+    Memory(#[from] MemoryDirError),
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error("{what} {path}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    /// For `map_err`: what was done, and to which path.
+    pub(super) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+
+    /// What the parent is told.
+    pub(super) fn kind(&self) -> StartFailure {
+        match self {
+            Self::Running { .. } => StartFailure::OriginInUse,
+            Self::Origin(error) => claim_kind(error),
+            Self::Geometry { .. } => StartFailure::OriginUnsuitable,
+            Self::OnVolume { .. } => StartFailure::AreaOnVolume,
+            Self::Area(error) => error.kind(),
+            Self::Open(OpenError::AreaCorrupt(_)) => StartFailure::AreaCorrupt,
+            Self::Open(OpenError::AreaTooSmall { .. }) => StartFailure::AreaNoSpace,
+            Self::Open(OpenError::Area(_) | OpenError::State { .. }) => StartFailure::Internal,
+            Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => {
+                StartFailure::Unsupported
+            }
+            Self::Mount(_) | Self::Memory(_) | Self::Io { .. } => StartFailure::Internal,
+        }
+    }
+}
+
+fn claim_kind(error: &ClaimError) -> StartFailure {
+    match error {
+        ClaimError::WrongType { .. } | ClaimError::Empty { .. } | ClaimError::ReadOnly { .. } => {
+            StartFailure::OriginUnsuitable
+        }
+        ClaimError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            StartFailure::OriginUnsuitable
+        }
+        ClaimError::Io { .. } => StartFailure::Internal,
+        ClaimError::Mounted { .. }
+        | ClaimError::Swap { .. }
+        | ClaimError::Held { .. }
+        | ClaimError::LoopBacking { .. }
+        | ClaimError::Open { .. }
+        | ClaimError::Busy { .. } => StartFailure::OriginInUse,
+    }
+}

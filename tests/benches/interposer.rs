@@ -1,0 +1,216 @@
+//! fio through the whole interposer, against the same transport with nothing behind it.
+//!
+//! Both sides are a FUSE file under a loop device over an image on the same disk; the difference
+//! is tracking and preserving, and that the interposer is a process of its own. Runs are
+//! interleaved, so that a slow moment of the host hits both.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use tidemark_agent::{
+    disk::{Disk, Run, file::FileDisk},
+    request::{Errno, Request},
+    transport::{
+        Backend, View,
+        portable::{Options, Portable},
+    },
+};
+use tidemark_store::units::Id;
+use tidemark_tests::{
+    Api, Daemon, Fio, MIB, Random, host, image,
+    table::{Table, median, ratio},
+};
+
+const BYTES: u64 = 512 * MIB;
+const ROUNDS: usize = 3;
+/// Of one run of fio.
+const SECONDS: u32 = 3;
+
+/// Reads and writes of the image, and nothing else.
+struct PassThrough {
+    origin: FileDisk,
+}
+
+impl Backend for PassThrough {
+    fn capacity(&self) -> u64 {
+        self.origin.capacity()
+    }
+
+    fn discard_zeroes(&self) -> bool {
+        self.origin.discard_zeroes()
+    }
+
+    async fn serve(&self, request: Request<'_>) -> Result<(), Errno> {
+        match request {
+            Request::Read { offset, into } => self.origin.read(offset, into).await,
+            Request::Write { offset, from, fua } => self.origin.write(offset, from, fua).await,
+            Request::Flush => self.origin.flush().await,
+            Request::Discard { range } => self.origin.discard(range).await,
+            Request::WriteZeroes {
+                range,
+                fua,
+                may_unmap,
+            } => self.origin.write_zeroes(range, fua, may_unmap).await,
+        }
+    }
+
+    fn views(&self) -> Vec<View> {
+        Vec::new()
+    }
+
+    async fn read_view(&self, _id: Id, _offset: u64, _into: &mut [u8]) -> Result<(), Errno> {
+        Err(Errno(libc::ESTALE))
+    }
+
+    async fn view_run(&self, _id: Id, _offset: u64) -> Result<Run, Errno> {
+        Err(Errno(libc::ESTALE))
+    }
+}
+
+/// One line of the table.
+struct Load {
+    name: &'static str,
+    pattern: &'static str,
+    block: &'static str,
+    depth: u32,
+}
+
+const LOADS: [Load; 6] = [
+    load("4 KiB random write, depth 1", "randwrite", "4k", 1),
+    load("4 KiB random write, depth 32", "randwrite", "4k", 32),
+    load("4 KiB random read, depth 1", "randread", "4k", 1),
+    load("4 KiB random read, depth 32", "randread", "4k", 32),
+    load("128 KiB sequential write", "write", "128k", 8),
+    load("128 KiB sequential read", "read", "128k", 8),
+];
+
+const fn load(name: &'static str, pattern: &'static str, block: &'static str, depth: u32) -> Load {
+    Load {
+        name,
+        pattern,
+        block,
+        depth,
+    }
+}
+
+impl Load {
+    fn writes(&self) -> bool {
+        self.pattern.ends_with("write")
+    }
+
+    /// Requests a second. Each block is touched at most once when `once` is set.
+    fn run(&self, device: &Path, report: &Path, once: bool) -> f64 {
+        let fio = Fio::new(report)
+            .option(&format!("filename={}", device.display()))
+            .option(&format!("rw={}", self.pattern))
+            .option(&format!("bs={}", self.block))
+            .option(&format!("iodepth={}", self.depth))
+            .option(&format!("size={}m", BYTES / MIB))
+            .option(&format!("runtime={SECONDS}"))
+            .option("direct=1")
+            .option("ioengine=libaio");
+        let fio = if once { fio } else { fio.option("time_based") };
+        let report = fio.run();
+        report.read_iops() + report.write_iops()
+    }
+}
+
+/// The two devices that are compared.
+struct Bench {
+    daemon: Daemon,
+    api: Api,
+    bare: PathBuf,
+    interposed: PathBuf,
+    report: PathBuf,
+    _transport: Portable,
+}
+
+fn main() {
+    let bench = Bench::set_up();
+    let mut table = Table::new(
+        "fio through the interposer; ratio to the same transport with nothing behind it (median of 3):",
+        &[
+            "load",
+            "pass-through IOPS",
+            "tracking",
+            "first touch under a snapshot",
+            "snapshot live, steady",
+        ],
+    );
+    for load in &LOADS {
+        table.row(&bench.compare(load));
+    }
+    println!("{table}");
+}
+
+impl Bench {
+    fn set_up() -> Self {
+        let daemon = Daemon::start();
+        let mut random = Random::new(1);
+        let (under_bare, origin) = (daemon.path("bare.img"), daemon.path("vol.img"));
+        image::filled(&under_bare, BYTES, &mut random);
+        image::filled(&origin, BYTES, &mut random);
+        let backend = Arc::new(PassThrough {
+            origin: FileDisk::open(&under_bare).expect("an image opens"),
+        });
+        let transport = Portable::mount(&daemon.path("bare"), backend, &Options::default())
+            .expect("a transport mounts");
+        let device = transport.device_path().expect("the host has loop devices");
+        let volume = daemon.attach("vol", &origin, 2 * BYTES).expect("an attach");
+        Self {
+            api: daemon.api(),
+            bare: device.to_owned(),
+            interposed: volume.device_path.into(),
+            report: daemon.path("fio.json"),
+            daemon,
+            _transport: transport,
+        }
+    }
+
+    fn compare(&self, load: &Load) -> [String; 5] {
+        let [mut bare, mut tracking, mut first, mut steady] = [const { Vec::new() }; 4];
+        for _ in 0..ROUNDS {
+            let base = load.run(&self.bare, &self.report, false);
+            bare.push(base);
+            tracking.push(load.run(&self.interposed, &self.report, false) / base);
+            let snapshot = self.api.snapshot("vol");
+            if load.writes() {
+                first.push(load.run(&self.interposed, &self.report, true) / base);
+                self.touch_all();
+            }
+            steady.push(load.run(&self.interposed, &self.report, false) / base);
+            let now = self.api.get_snapshot(&snapshot.id).expect("it is there");
+            assert!(!now.view_path.is_empty(), "the snapshot lived: {now:?}");
+            self.api.release(&snapshot.id).expect("a release");
+            host::eventually("the store is empty", || self.used_bytes() == 0);
+        }
+        let first = if first.is_empty() {
+            "-".into()
+        } else {
+            ratio(median(first), 1.0)
+        };
+        [
+            load.name.into(),
+            format!("{:.0}", median(bare)),
+            ratio(median(tracking), 1.0),
+            first,
+            ratio(median(steady), 1.0),
+        ]
+    }
+
+    fn touch_all(&self) {
+        Fio::new(&self.report)
+            .option(&format!("filename={}", self.interposed.display()))
+            .option("rw=write")
+            .option("bs=1m")
+            .option("direct=1")
+            .run();
+    }
+
+    fn used_bytes(&self) -> u64 {
+        let volume = self.daemon.api().volume("vol").expect("a volume");
+        volume.store_status.expect("a store").used_bytes
+    }
+}
