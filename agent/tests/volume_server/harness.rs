@@ -106,6 +106,10 @@ impl Setup {
         server
     }
 
+    fn state_dir(&self) -> PathBuf {
+        memory_dir::locate(&self.agent(), &self.name).unwrap()
+    }
+
     pub(super) fn refused(&self) -> StartFailure {
         let (mut child, outcome) = self.spawn();
         assert!(
@@ -113,6 +117,8 @@ impl Setup {
             "it started"
         );
         assert!(!child.wait().unwrap().success());
+        // A refused server left nothing in it; another one's state keeps it.
+        drop(self.state_dir().parent().map(fs::remove_dir));
         match outcome {
             Outcome::Failed { kind, .. } => kind,
             Outcome::Ready => unreachable!(),
@@ -181,8 +187,8 @@ impl Drop for Server {
                 .status()
                 .unwrap();
         }
-        let state = memory_dir::locate(&self.setup.agent(), &self.setup.name).unwrap();
-        // Both are gone already where all went well, and the second is shared.
+        let state = self.setup.state_dir();
+        // Gone already where all went well.
         drop(fs::remove_dir_all(&state));
         drop(state.parent().map(fs::remove_dir));
     }
