@@ -438,8 +438,7 @@ impl Stage {
             force: false,
         };
         let pushed = push::push(&args, &self.context).await?;
-        let interrupt = &self.context.interrupt;
-        let image = self.image();
+        let (image, interrupt) = (self.image(), &self.context.interrupt);
         let same = proof::same_bytes(
             "restored image equals the pulled one",
             &image,
