@@ -1,0 +1,45 @@
+//! The commands, one module each.
+
+pub(crate) mod checkpoint;
+mod completions;
+pub(crate) mod demo;
+mod doctor;
+pub(crate) mod events;
+pub(crate) mod group;
+pub(crate) mod job;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod snapshot;
+mod status;
+pub(crate) mod volume;
+
+use crate::{args::Command, context::Context};
+
+/// Runs one command. Those that must put something right before they end watch for signals
+/// themselves; the others are dropped where they stand.
+pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    let interrupt = context.interrupt.clone();
+    match command {
+        Command::Pull(args) => pull::run(args, context).await,
+        Command::Push(args) => push::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+        other => interrupt.guard(run_simple(other, context)).await,
+    }
+}
+
+async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
+    match command {
+        Command::Volume(command) => volume::run(command, context).await,
+        Command::Snapshot(command) => snapshot::run(command, context).await,
+        Command::Group(command) => group::run(command, context).await,
+        Command::Checkpoint(command) => checkpoint::run(command, context).await,
+        Command::Events(args) => events::run(args, context).await,
+        Command::Status => status::run(context).await,
+        Command::Job(command) => job::run(command, context).await,
+        Command::Doctor => doctor::run(context).await,
+        Command::Completions { shell } => completions::run(shell),
+        Command::Pull(_) | Command::Push(_) | Command::Demo(_) => {
+            unreachable!("run() takes these itself")
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! `tidemark volume`: what is protected.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context as _;
+use clap::{Subcommand, ValueEnum};
+use serde_json::{Value, json};
+use tidemark_proto::v1::{
+    AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy, GetVolumeRequest,
+    ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest, StoreConfig, Volume,
+};
+use uuid::Uuid;
+
+use crate::{
+    client::Client,
+    context::Context,
+    exit::{Exit, Fault},
+    json as as_json,
+    output::fill_bar,
+    select::malformed,
+    units,
+};
+
+/// The longest that a writer is delayed by `--policy slow` when nothing else is said.
+const DEFAULT_WRITE_DELAY: &str = "50ms";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Put an interposer over an image file or an unmounted device
+    Attach(AttachArgs),
+    /// Take the interposer away; tracking of the volume ends
+    Detach {
+        /// The volume
+        name: String,
+        /// Release live snapshots rather than refuse
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the volumes, a line each
+    List,
+    /// Show everything about one volume, or about all
+    Status {
+        /// The volume
+        name: Option<String>,
+    },
+    /// Show the devices of the host, and why each can or cannot be attached
+    Candidates,
+    /// Start tracking anew: every older checkpoint requires a full backup
+    Reset {
+        /// The volume
+        name: String,
+        /// Why; recorded, and told to whoever asks against an old checkpoint
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+#[derive(clap::Args, Debug)]
+pub(crate) struct AttachArgs {
+    /// The volume's name: a-z, 0-9, '-' and '_'
+    name: String,
+    /// The image file or unmounted block device to interpose on
+    origin: PathBuf,
+    /// File that holds the snapshot store; on another file system than the volume
+    #[arg(long, value_name = "FILE")]
+    area: PathBuf,
+    /// Size to create the area with, for example 10G; an existing area keeps its own
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0")]
+    area_size: u64,
+    /// Unit of tracking, a power of two from 4K to 64K
+    #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "4K")]
+    block_size: u64,
+    /// What happens when the store fills; the host's writes always go on
+    #[arg(long, value_enum, default_value = "drop")]
+    policy: Policy,
+    /// With --policy slow: the longest that one write may be delayed
+    #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = DEFAULT_WRITE_DELAY)]
+    max_write_delay: Duration,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+enum Policy {
+    /// Drop the oldest snapshot at once
+    Drop,
+    /// Delay writers up to a bound, then drop
+    Slow,
+}
+
+/// Runs one of them.
+pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<()> {
+    let client = context.client().await?;
+    let out = &context.out;
+    match command {
+        Command::Attach(args) => attach(args, &client, context).await,
+        Command::Detach { name, force } => {
+            let request = DetachVolumeRequest { name: name.clone(), force };
+            client.volumes().detach_volume(request).await?;
+            out.document(&json!({ "detached": name }));
+            out.say(format!("volume {name} detached"));
+            Ok(())
+        }
+        Command::List => {
+            let all = list(&client).await?;
+            out.document(&Value::Array(all.iter().map(as_json::volume).collect()));
+            out.table(&HEADING, &all.iter().map(row).collect::<Vec<_>>());
+            Ok(())
+        }
+        Command::Status { name } => status(name, &client, context).await,
+        Command::Candidates => candidates(&client, context).await,
+        Command::Reset { name, reason } => {
+            let request = ResetTrackingRequest { name, reason };
+            let volume = client
+                .volumes()
+                .reset_tracking(request)
+                .await?
+                .into_inner()
+                .volume
+                .ok_or_else(|| malformed("ResetTracking", "volume"))?;
+            out.document(&as_json::volume(&volume));
+            out.say(format!("volume {}: new lineage {}", volume.name, volume.lineage));
+            Ok(())
+        }
+    }
+}
+
+async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow::Result<()> {
+    let block_bytes = u32::try_from(args.block_size)
+        .map_err(|_| Fault::new(Exit::Usage, "--block-size is at most 64K"))?;
+    let slow = args.policy == Policy::Slow;
+    let full_policy = if slow { FullPolicy::Slow } else { FullPolicy::Drop };
+    let store = StoreConfig {
+        area_path: absolute(&args.area)?,
+        area_size_bytes: args.area_size,
+        full_policy: full_policy.into(),
+        max_write_delay: slow.then(|| units::to_proto(args.max_write_delay)),
+    };
+    let request = AttachVolumeRequest {
+        name: args.name,
+        origin_path: absolute(&args.origin)?,
+        block_bytes,
+        store: Some(store),
+        request_id: Uuid::new_v4().to_string(),
+    };
+    let volume = client
+        .volumes()
+        .attach_volume(request)
+        .await?
+        .into_inner()
+        .volume
+        .ok_or_else(|| malformed("AttachVolume", "volume"))?;
+    let out = &context.out;
+    out.document(&as_json::volume(&volume));
+    out.say(format!(
+        "volume {} attached: {} of {} blocks",
+        volume.name,
+        units::bytes(volume.capacity_bytes),
+        units::bytes(volume.block_bytes.into())
+    ));
+    match volume.device_path.as_str() {
+        "" => out.say(format!("no device could be made; the live volume is the file {}", volume.live_path)),
+        device => out.say(format!("mount {device}, not the origin: writes to the origin are not tracked")),
+    }
+    Ok(())
+}
+
+/// The daemon runs elsewhere, so relative paths mean nothing to it.
+pub(crate) fn absolute(path: &std::path::Path) -> anyhow::Result<String> {
+    let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
+    path.into_os_string().into_string().map_err(|path| {
+        Fault::new(Exit::Usage, format!("{} is not UTF-8", path.display())).into()
+    })
+}
+
+/// Every volume.
+pub(crate) async fn list(client: &Client) -> anyhow::Result<Vec<Volume>> {
+    let reply = client.volumes().list_volumes(ListVolumesRequest {}).await?;
+    Ok(reply.into_inner().volumes)
+}
+
+/// One volume.
+pub(crate) async fn get(client: &Client, name: &str) -> anyhow::Result<Volume> {
+    let request = GetVolumeRequest { name: name.to_owned() };
+    let reply = client.volumes().get_volume(request).await?;
+    reply.into_inner().volume.ok_or_else(|| malformed("GetVolume", "volume"))
+}
+
+async fn status(name: Option<String>, client: &Client, context: &Context) -> anyhow::Result<()> {
+    let out = &context.out;
+    if let Some(name) = name {
+        let volume = get(client, &name).await?;
+        out.document(&as_json::volume(&volume));
+        describe(&volume).iter().for_each(|line| out.line(line));
+        return Ok(());
+    }
+    let all = list(client).await?;
+    out.document(&Value::Array(all.iter().map(as_json::volume).collect()));
+    for volume in &all {
+        describe(volume).iter().for_each(|line| out.line(line));
+    }
+    Ok(())
+}
+
+async fn candidates(client: &Client, context: &Context) -> anyhow::Result<()> {
+    let reply = client.volumes().list_candidates(ListCandidatesRequest {}).await?;
+    let all = reply.into_inner().candidates;
+    let out = &context.out;
+    out.document(&Value::Array(all.iter().map(as_json::candidate).collect()));
+    let row = |candidate: &Candidate| {
+        vec![
+            candidate.path.clone(),
+            units::bytes(candidate.capacity_bytes),
+            if candidate.attachable { "yes" } else { "no" }.to_owned(),
+            candidate.reason.clone(),
+        ]
+    };
+    out.table(
+        &["DEVICE", "SIZE", "ATTACHABLE", "WHY"],
+        &all.iter().map(row).collect::<Vec<_>>(),
+    );
+    Ok(())
+}
+
+const HEADING: [&str; 7] = ["VOLUME", "STATE", "SIZE", "TRUST", "SNAPSHOTS", "STORE", "DEVICE"];
+
+fn row(volume: &Volume) -> Vec<String> {
+    let trust = volume.trust.as_ref().map_or("UNKNOWN", |trust| as_json::trust_name(trust.trust));
+    let store = volume.store_status.unwrap_or_default();
+    vec![
+        volume.name.clone(),
+        as_json::volume_state(volume.state).to_owned(),
+        units::bytes(volume.capacity_bytes),
+        trust.to_owned(),
+        volume.live_snapshots.to_string(),
+        units::per_cent(store.used_bytes, store.capacity_bytes),
+        volume.device_path.clone(),
+    ]
+}
+
+/// Everything about a volume that an operator may need, one line a thing.
+pub(crate) fn describe(volume: &Volume) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{}  {}  {} of {} blocks",
+        volume.name,
+        as_json::volume_state(volume.state),
+        units::bytes(volume.capacity_bytes),
+        units::bytes(volume.block_bytes.into()),
+    )];
+    let mut add = |label: &str, text: String| lines.push(format!("  {label:<10} {text}"));
+    add("origin", volume.origin_path.clone());
+    let mounted = match volume.mount_points.as_slice() {
+        [] => "not mounted".to_owned(),
+        points => format!("mounted on {}", points.join(", ")),
+    };
+    let device = if volume.device_path.is_empty() { &volume.live_path } else { &volume.device_path };
+    add("device", format!("{device} ({mounted})"));
+    if let Some(trust) = &volume.trust {
+        let since = trust.since.as_ref().map(|at| format!(", tracked since {at}"));
+        let reason = if trust.reason.is_empty() { String::new() } else { format!(": {}", trust.reason) };
+        let name = as_json::trust_name(trust.trust);
+        add("tracking", format!("{name}{reason}{}", since.unwrap_or_default()));
+    }
+    add(
+        "changed",
+        format!(
+            "{} since the last cut (epoch {} of {})",
+            units::bytes(volume.changed_bytes_in_epoch),
+            volume.current_epoch,
+            volume.lineage
+        ),
+    );
+    if let Some(store) = volume.store_status {
+        add(
+            "store",
+            format!(
+                "{} {} of {} ({})",
+                fill_bar(store.used_bytes, store.capacity_bytes, 30),
+                units::bytes(store.used_bytes),
+                units::bytes(store.capacity_bytes),
+                units::per_cent(store.used_bytes, store.capacity_bytes)
+            ),
+        );
+    }
+    if let Some(config) = &volume.store {
+        add("area", config.area_path.clone());
+        let policy = as_json::full_policy(config.full_policy).to_ascii_lowercase();
+        add("when full", policy);
+    }
+    add(
+        "snapshots",
+        format!("{} live, {} checkpoints", volume.live_snapshots, volume.checkpoints),
+    );
+    if let Some(stats) = &volume.stats {
+        add(
+            "served",
+            format!(
+                "{} read, {} written, {} preserved",
+                units::bytes(stats.read_bytes),
+                units::bytes(stats.write_bytes),
+                units::bytes(stats.preserved_bytes)
+            ),
+        );
+    }
+    add("server", format!("process {}", volume.server_pid));
+    lines
+}
