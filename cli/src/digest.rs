@@ -62,6 +62,9 @@ mod tests {
             digest.add(offset, length, kind, data);
             assert!(seen.insert(*digest.finish().as_bytes()));
         }
-        assert_eq!(kind_byte(ExtentKind::Discarded), ExtentKind::Discarded as u8);
+        assert_eq!(
+            kind_byte(ExtentKind::Discarded),
+            ExtentKind::Discarded as u8
+        );
     }
 }

@@ -284,19 +284,27 @@ fn advice_for(reason: ErrorReason) -> Option<&'static str> {
         R::SnapshotOverflowed => {
             "the snapshot store filled: give the volume a larger area, or pull sooner after the snapshot"
         }
-        R::SnapshotLost => "look at `tidemark events` and the area's device, then take a new snapshot",
+        R::SnapshotLost => {
+            "look at `tidemark events` and the area's device, then take a new snapshot"
+        }
         R::OriginInUse => "unmount the origin and close what has it open, then attach again",
         R::AreaOnVolume => "put the area on another file system than the volume",
         R::AreaInUse => "another volume uses this area: give this one its own",
-        R::AreaCorrupt => "name another area file, or remove this one if its snapshots are not needed",
+        R::AreaCorrupt => {
+            "name another area file, or remove this one if its snapshots are not needed"
+        }
         R::AreaNoSpace => "free space where the area lies, or ask for a smaller one",
         R::FreezeFailed => "see the message; `--freeze none` gives a crash-consistent snapshot",
         R::CutTimeout => "the origin is slow to finish writes: try again, look at its device",
         R::VolumeServerUnavailable => "see `tidemark status` and the volume's log",
-        R::VolumeBusy => "wait for what is under way (`tidemark job list`), or release snapshots first",
+        R::VolumeBusy => {
+            "wait for what is under way (`tidemark job list`), or release snapshots first"
+        }
         R::LimitReached => "release snapshots or delete checkpoints that are no longer needed",
         R::Permission => "run as root, or as a member of the daemon's group",
-        R::DigestMismatch | R::DataCorrupt => "do not trust the copy: take it again, and check memory and disks",
+        R::DigestMismatch | R::DataCorrupt => {
+            "do not trust the copy: take it again, and check memory and disks"
+        }
         R::ShuttingDown => "try again when the daemon is back",
         R::Unsupported => "`tidemark doctor` says why",
         R::RequestIdReused

@@ -69,14 +69,21 @@ impl HeatMap {
         }
         let thousandths = u128::from(changed) * 1000 / u128::from(size);
         // However little it is, a change shows.
-        let reached = STEPS.iter().filter(|step| thousandths >= u128::from(**step));
+        let reached = STEPS
+            .iter()
+            .filter(|step| thousandths >= u128::from(**step));
         reached.count().max(1)
     }
 
     /// Rows of `width` cells for a terminal.
     pub(crate) fn terminal(&self, width: usize, colour: bool) -> Vec<String> {
-        let shades: Vec<usize> = (0..self.changed.len()).map(|cell| self.shade(cell)).collect();
-        shades.chunks(width.max(1)).map(|row| paint(row, colour)).collect()
+        let shades: Vec<usize> = (0..self.changed.len())
+            .map(|cell| self.shade(cell))
+            .collect();
+        shades
+            .chunks(width.max(1))
+            .map(|row| paint(row, colour))
+            .collect()
     }
 
     /// A drawing of its own, `width` cells a row, with a title and a legend.
@@ -87,7 +94,10 @@ impl HeatMap {
         const FOOT: usize = 36;
         let width = width.max(1);
         let rows = self.changed.len().div_ceil(width);
-        let (w, h) = (width * CELL + 2 * MARGIN, rows * CELL + 2 * MARGIN + HEAD + FOOT);
+        let (w, h) = (
+            width * CELL + 2 * MARGIN,
+            rows * CELL + 2 * MARGIN + HEAD + FOOT,
+        );
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {w} {h}\" width=\"{w}\" height=\"{h}\" font-family=\"sans-serif\" font-size=\"13\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"#ffffff\"/>\n\
@@ -132,7 +142,13 @@ const LEGEND: [&str; 5] = ["untouched", "a little", "5 %", "25 %", "60 % and up"
 /// The meaning of the shades, for under a map.
 pub(crate) fn legend(colour: bool) -> String {
     let entry = |(shade, name): (usize, &str)| format!("{} {name}", paint(&[shade], colour));
-    LEGEND.iter().copied().enumerate().map(entry).collect::<Vec<_>>().join("   ")
+    LEGEND
+        .iter()
+        .copied()
+        .enumerate()
+        .map(entry)
+        .collect::<Vec<_>>()
+        .join("   ")
 }
 
 /// One row; the colour is set where it changes only.
@@ -154,7 +170,9 @@ fn paint(row: &[usize], colour: bool) -> String {
 }
 
 fn escape(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -167,9 +185,16 @@ mod tests {
             let mut map = HeatMap::new(capacity, cells);
             map.add(0, capacity / 3);
             map.add(capacity / 3, capacity - capacity / 3);
-            assert_eq!(map.changed.iter().sum::<u64>(), capacity, "{capacity} in {cells}");
+            assert_eq!(
+                map.changed.iter().sum::<u64>(),
+                capacity,
+                "{capacity} in {cells}"
+            );
             for cell in 0..cells {
-                assert_eq!(map.changed[cell], map.start_of(cell + 1) - map.start_of(cell));
+                assert_eq!(
+                    map.changed[cell],
+                    map.start_of(cell + 1) - map.start_of(cell)
+                );
             }
         }
     }
@@ -222,6 +247,9 @@ mod tests {
         assert!(svg.starts_with("<svg ") && svg.ends_with("</svg>\n"));
         assert!(svg.contains("a &lt; b &amp; c"));
         assert_eq!(svg.matches("<title>").count(), 6);
-        assert_eq!(svg.matches("<rect").count(), svg.matches("fill=\"#").count() - svg.matches("<text").count());
+        assert_eq!(
+            svg.matches("<rect").count(),
+            svg.matches("fill=\"#").count() - svg.matches("<text").count()
+        );
     }
 }

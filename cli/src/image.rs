@@ -50,8 +50,16 @@ impl Identity {
     pub(crate) fn same_object(&self, other: &Self) -> bool {
         match (self, other) {
             (
-                Self::File { inode: a, size_bytes: m, .. },
-                Self::File { inode: b, size_bytes: n, .. },
+                Self::File {
+                    inode: a,
+                    size_bytes: m,
+                    ..
+                },
+                Self::File {
+                    inode: b,
+                    size_bytes: n,
+                    ..
+                },
             ) => (a, m) == (b, n),
             (Self::Device { .. }, Self::Device { .. }) => self == other,
             (Self::File { .. }, Self::Device { .. }) | (Self::Device { .. }, Self::File { .. }) => {
@@ -186,7 +194,10 @@ impl Image {
         if size < capacity {
             return Err(Fault::new(
                 Exit::Failed,
-                format!("{} has {size} bytes, the volume {capacity}", self.path.display()),
+                format!(
+                    "{} has {size} bytes, the volume {capacity}",
+                    self.path.display()
+                ),
             )
             .advise("pull to a larger device, or to a file")
             .into());

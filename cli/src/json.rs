@@ -189,9 +189,8 @@ pub(crate) fn group(group: &Group) -> Value {
 pub(crate) fn operation(operation: &Operation) -> Value {
     let reason = match operation.error_reason {
         0 => Value::Null,
-        number => ErrorReason::try_from(number).map_or(json!("UNKNOWN"), |reason| {
-            json!(reason_name(reason))
-        }),
+        number => ErrorReason::try_from(number)
+            .map_or(json!("UNKNOWN"), |reason| json!(reason_name(reason))),
     };
     json!({
         "id": operation.id,

@@ -31,13 +31,25 @@ impl Output {
         }
     }
 
-    /// For tests and for calls whose caller does the talking.
+    /// For tests.
+    #[cfg(test)]
     pub(crate) fn silent() -> Self {
         Self {
             json: false,
             quiet: true,
             progress: false,
             colour: false,
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The same, for a command within a command.
+    pub(crate) fn twin(&self) -> Self {
+        Self {
+            json: self.json,
+            quiet: self.quiet,
+            progress: self.progress,
+            colour: self.colour,
             closed: AtomicBool::new(false),
         }
     }

@@ -137,7 +137,15 @@ mod tests {
     #[test]
     fn points_and_snapshots_are_told_apart() {
         assert_eq!(parse_point("ab12:7"), Some(("ab12", 7)));
-        for other in ["latest:vol", "ab12", "ab12:", ":7", "AB:7", "ab:-1", "ab:7:8"] {
+        for other in [
+            "latest:vol",
+            "ab12",
+            "ab12:",
+            ":7",
+            "AB:7",
+            "ab:-1",
+            "ab:7:8",
+        ] {
             assert_eq!(parse_point(other), None, "{other}");
         }
         let long = format!("{}:1", "a".repeat(33));

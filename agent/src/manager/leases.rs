@@ -81,7 +81,7 @@ impl Leases {
         self.claims().remove(&id);
     }
 
-    fn is_held(&self, id: Id) -> bool {
+    pub(super) fn is_held(&self, id: Id) -> bool {
         matches!(self.claims().get(&id), Some(Claim::Held(_)))
     }
 }
@@ -159,7 +159,7 @@ impl Manager {
     }
 
     /// Looks at every lease once. Gives how long nothing needs to be done.
-    async fn look_at_leases(&self) -> Result<Duration, Error> {
+    pub(super) async fn look_at_leases(&self) -> Result<Duration, Error> {
         let records = self
             .ledger
             .run(|catalog| catalog.snapshots(None, false))

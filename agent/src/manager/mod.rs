@@ -34,6 +34,9 @@ mod supervisor;
 mod validate;
 mod volumes;
 
+#[cfg(test)]
+pub(crate) mod tests;
+
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},

@@ -12,6 +12,9 @@ mod snapshot;
 pub mod status;
 mod volume;
 
+#[cfg(test)]
+mod tests;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;

@@ -36,7 +36,6 @@ use served::StopRequest;
 /// How long the engine's clean-up may rest.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-pub mod wire;
 
 /// Arguments of `tidemarkd volume`.
 #[derive(Clone, Debug, clap::Args)]

@@ -4,6 +4,9 @@
 
 use std::io::{self, Write};
 
+/// The parent reads at most 4 KiB, and a character takes at most four bytes.
+const MAX_MESSAGE_CHARS: usize = 1000;
+
 /// Why a volume server did not start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StartFailure {
@@ -86,8 +89,9 @@ impl Outcome {
         match self {
             Self::Ready => "ready".to_owned(),
             Self::Failed { kind, message } => {
-                let message: Vec<_> = message.split_whitespace().collect();
-                format!("error {} {}", kind.name(), message.join(" "))
+                let words: Vec<_> = message.split_whitespace().collect();
+                let message: String = words.join(" ").chars().take(MAX_MESSAGE_CHARS).collect();
+                format!("error {} {message}", kind.name())
             }
         }
     }

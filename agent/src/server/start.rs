@@ -15,7 +15,8 @@ use std::{
         Arc,
         mpsc::{Sender, SyncSender},
     },
-    time::UNIX_EPOCH,
+    thread,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use futures_lite::future::block_on;
@@ -39,6 +40,9 @@ use crate::{
     transport::portable::{self, Portable, UnmountError},
     volume::{Options, SystemClock},
 };
+
+const LOCK_ATTEMPTS: u32 = 20;
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A volume that is served.
 pub(super) struct Running {
@@ -93,12 +97,16 @@ pub(super) fn start(
     Ok(running)
 }
 
-fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
-    let paths = Paths {
+/// A data plane has no business with the catalog.
+fn agent_paths(args: &VolumeArgs) -> Paths {
+    Paths {
         runtime_dir: args.runtime_dir.clone(),
         state_dir: PathBuf::new(),
-    };
-    let paths = paths.volume(&args.name);
+    }
+}
+
+fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
+    let paths = agent_paths(args).volume(&args.name);
     let made = DirBuilder::new().recursive(true).mode(0o700).create(paths.dir());
     made.map_err(StartError::io("creating", paths.dir()))?;
     Ok(paths)
@@ -108,13 +116,20 @@ fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
 fn lock(args: &VolumeArgs, paths: &VolumePaths) -> Result<File, StartError> {
     let path = paths.lock();
     let file = File::create(&path).map_err(StartError::io("creating", &path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StartError::Running {
-            name: args.name.clone(),
-        }),
-        Err(TryLockError::Error(source)) => Err(StartError::io("locking", &path)(source)),
+    for attempt in 1.. {
+        match file.try_lock() {
+            Ok(()) => break,
+            // The control plane takes it for a moment to see whether a server lives.
+            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => thread::sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                return Err(StartError::Running {
+                    name: args.name.clone(),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(StartError::io("locking", &path)(source)),
+        }
     }
+    Ok(file)
 }
 
 /// A store or a log on the volume that it serves is a deadlock at the first write under a
@@ -161,8 +176,7 @@ fn open_volume(
             block_bytes: args.block_bytes,
         })?;
     let origin_modified_us = modified_us(&origin);
-    let state_dir = memory_dir::state_dir(&args.runtime_dir, &args.volume_id.to_string())
-        .map_err(StartError::io("state directory of", &args.runtime_dir))?;
+    let state_dir = memory_dir::create(&agent_paths(args), &args.name)?;
     let fresh = is_empty(&state_dir);
     let at_area = || StartError::io("opening", area.path());
     let area_disk = area.file().and_then(FileDisk::from_file).map_err(at_area())?;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{area::AreaError, outcome::StartFailure};
-use crate::{host::claim::ClaimError, transport::portable::MountError, volume::OpenError};
+use crate::{host::{claim::ClaimError, memory_dir::MemoryDirError}, transport::portable::MountError, volume::OpenError};
 
 /// The server did not start; nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,8 @@ pub(super) enum StartError {
     OnVolume { what: &'static str, chain: String },
     #[error(transparent)]
     Area(#[from] AreaError),
+    #[error(transparent)]
+    Memory(#[from] MemoryDirError),
     #[error(transparent)]
     Open(#[from] OpenError),
     #[error(transparent)]
@@ -55,8 +57,8 @@ impl StartError {
             Self::Open(OpenError::AreaCorrupt(_)) => StartFailure::AreaCorrupt,
             Self::Open(OpenError::AreaTooSmall { .. }) => StartFailure::AreaNoSpace,
             Self::Open(OpenError::Area(_) | OpenError::State { .. }) => StartFailure::Internal,
-            Self::Mount(MountError::NoFuse) => StartFailure::Unsupported,
-            Self::Mount(_) | Self::Io { .. } => StartFailure::Internal,
+            Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => StartFailure::Unsupported,
+            Self::Mount(_) | Self::Memory(_) | Self::Io { .. } => StartFailure::Internal,
         }
     }
 }
@@ -66,7 +68,15 @@ fn claim_kind(error: &ClaimError) -> StartFailure {
         ClaimError::WrongType { .. } | ClaimError::Empty { .. } | ClaimError::ReadOnly { .. } => {
             StartFailure::OriginUnsuitable
         }
+        ClaimError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            StartFailure::OriginUnsuitable
+        }
         ClaimError::Io { .. } => StartFailure::Internal,
-        _ => StartFailure::OriginInUse,
+        ClaimError::Mounted { .. }
+        | ClaimError::Swap { .. }
+        | ClaimError::Held { .. }
+        | ClaimError::LoopBacking { .. }
+        | ClaimError::Open { .. }
+        | ClaimError::Busy { .. } => StartFailure::OriginInUse,
     }
 }

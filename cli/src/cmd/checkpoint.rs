@@ -31,7 +31,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             let request = ListCheckpointsRequest { volume };
             let reply = client.checkpoints().list_checkpoints(request).await?;
             let all = reply.into_inner().checkpoints;
-            out.document(&Value::Array(all.iter().map(as_json::checkpoint_info).collect()));
+            out.document(&Value::Array(
+                all.iter().map(as_json::checkpoint_info).collect(),
+            ));
             let rows: Vec<_> = all.iter().map(row).collect();
             out.table(&["CHECKPOINT", "MADE AT", "SNAPSHOT"], &rows);
         }
@@ -46,7 +48,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
                 "volume": volume,
                 "deleted": as_json::checkpoint(Some(&point)),
             }));
-            out.say(format!("checkpoint {}:{} forgotten", point.lineage, point.epoch));
+            out.say(format!(
+                "checkpoint {}:{} forgotten",
+                point.lineage, point.epoch
+            ));
         }
     }
     Ok(())

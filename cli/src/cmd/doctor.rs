@@ -8,7 +8,11 @@ use std::{
 use serde_json::json;
 use tidemark_proto::v1::{Feature, GetServerInfoRequest};
 
-use crate::{context::Context, exit::{Exit, Fault, Report}, json as as_json};
+use crate::{
+    context::Context,
+    exit::{Exit, Fault, Report},
+    json as as_json,
+};
 
 /// One thing that was looked at.
 struct Check {
@@ -39,7 +43,9 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
             Ok(found) => context.out.line(format!("ok   {:<14} {found}", check.name)),
             Err(wrong) => {
                 context.out.line(format!("NO   {:<14} {wrong}", check.name));
-                context.out.line(format!("     {:<14} mend: {}", "", check.mend));
+                context
+                    .out
+                    .line(format!("     {:<14} mend: {}", "", check.mend));
             }
         }
     }
@@ -49,12 +55,17 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
                 "\ntidemarkd {} (API {}) on kernel {}:",
                 info.version, info.api_version, info.kernel_release
             ));
-            info.features.iter().for_each(|feature| context.out.line(feature_line(feature)));
+            info.features
+                .iter()
+                .for_each(|feature| context.out.line(feature_line(feature)));
             Ok(())
         }
         Err(error) => {
             let report = Report::of(&error);
-            let message = format!("{error:#}; {missing} of {} local checks failed", checks.len());
+            let message = format!(
+                "{error:#}; {missing} of {} local checks failed",
+                checks.len()
+            );
             Err(Fault::new(report.exit, message)
                 .advise("mend what is marked NO above, then start `tidemarkd serve`")
                 .into())
@@ -64,11 +75,25 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
 
 async fn ask(context: &Context) -> anyhow::Result<tidemark_proto::v1::GetServerInfoResponse> {
     let client = context.client().await?;
-    let reply = client.agent().get_server_info(GetServerInfoRequest {}).await;
+    let reply = client
+        .agent()
+        .get_server_info(GetServerInfoRequest {})
+        .await;
     reply.map(tonic::Response::into_inner).map_err(|status| {
         let exit = Report::of(&anyhow::Error::new(status.clone())).exit;
-        let fault = Fault::new(exit, format!("the daemon does not say what it can do: {}", status.message()));
-        if exit == Exit::Failed { fault.advise("upgrade tidemarkd") } else { fault }.into()
+        let fault = Fault::new(
+            exit,
+            format!(
+                "the daemon does not say what it can do: {}",
+                status.message()
+            ),
+        );
+        if exit == Exit::Failed {
+            fault.advise("upgrade tidemarkd")
+        } else {
+            fault
+        }
+        .into()
     })
 }
 
@@ -99,7 +124,10 @@ fn local_checks(socket: &Path) -> Vec<Check> {
             result: if nix::unistd::geteuid().is_root() {
                 Ok("running as root".to_owned())
             } else {
-                Err("not root: the daemon answers members of its group, the demo needs root".to_owned())
+                Err(
+                    "not root: the daemon answers members of its group, the demo needs root"
+                        .to_owned(),
+                )
             },
             mend: "sudo tidemark ..., or join the group that owns the socket",
         },
@@ -120,7 +148,11 @@ fn local_checks(socket: &Path) -> Vec<Check> {
                 .ok_or_else(|| "not in PATH".to_owned())
                 .or_else(|wrong| {
                     // Root mounts without it.
-                    if nix::unistd::geteuid().is_root() { Ok("not needed by root".to_owned()) } else { Err(wrong) }
+                    if nix::unistd::geteuid().is_root() {
+                        Ok("not needed by root".to_owned())
+                    } else {
+                        Err(wrong)
+                    }
                 }),
             mend: "apt-get install fuse3",
         },
@@ -129,7 +161,8 @@ fn local_checks(socket: &Path) -> Vec<Check> {
 
 fn check_socket(socket: &Path) -> Result<String, String> {
     use std::os::unix::fs::FileTypeExt;
-    let metadata = std::fs::metadata(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
+    let metadata =
+        std::fs::metadata(socket).map_err(|error| format!("{}: {error}", socket.display()))?;
     if !metadata.file_type().is_socket() {
         return Err(format!("{} is no socket", socket.display()));
     }
@@ -149,8 +182,12 @@ fn check_device(path: &str) -> Result<String, String> {
 
 /// A program beside this one, else in PATH.
 pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
-    let beside = std::env::current_exe().ok().and_then(|own| Some(own.parent()?.join(name)));
-    beside.filter(|path| is_program(path)).or_else(|| find_in_path(name))
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|own| Some(own.parent()?.join(name)));
+    beside
+        .filter(|path| is_program(path))
+        .or_else(|| find_in_path(name))
 }
 
 /// A program in PATH, or where administration programs live when PATH leaves that out.
@@ -164,7 +201,8 @@ pub(crate) fn find_in_path(name: &str) -> Option<PathBuf> {
 
 fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+    std::fs::metadata(path)
+        .is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
 #[cfg(test)]

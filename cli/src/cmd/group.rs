@@ -38,16 +38,29 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
                 .group
                 .ok_or_else(|| malformed("CreateGroup", "group"))?;
             out.document(&as_json::group(&group));
-            out.say(format!("group {} of {}", group.name, group.volumes.join(", ")));
+            out.say(format!(
+                "group {} of {}",
+                group.name,
+                group.volumes.join(", ")
+            ));
         }
         Command::List => {
-            let groups = groups.list_groups(ListGroupsRequest {}).await?.into_inner().groups;
+            let groups = groups
+                .list_groups(ListGroupsRequest {})
+                .await?
+                .into_inner()
+                .groups;
             out.document(&Value::Array(groups.iter().map(as_json::group).collect()));
             let row = |group: &Group| vec![group.name.clone(), group.volumes.join(", ")];
-            out.table(&["GROUP", "VOLUMES"], &groups.iter().map(row).collect::<Vec<_>>());
+            out.table(
+                &["GROUP", "VOLUMES"],
+                &groups.iter().map(row).collect::<Vec<_>>(),
+            );
         }
         Command::Delete { name } => {
-            groups.delete_group(DeleteGroupRequest { name: name.clone() }).await?;
+            groups
+                .delete_group(DeleteGroupRequest { name: name.clone() })
+                .await?;
             out.document(&json!({ "deleted": name }));
             out.say(format!("group {name} deleted"));
         }

@@ -52,7 +52,11 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             let id = whole_id(&client, id).await?;
             let ended = watch(&client, out, "working", id).await?;
             out.document(&json::operation(&ended));
-            out.say(format!("operation {} {}", ended.id, json::operation_state(ended.state)));
+            out.say(format!(
+                "operation {} {}",
+                ended.id,
+                json::operation_state(ended.state)
+            ));
             ensure_succeeded(&ended)
         }
         Command::Cancel { id } => {
@@ -141,7 +145,9 @@ pub(crate) async fn watch(
     let bar = out.bar(label, 0);
     let mut last = None;
     while let Some(reply) = stream.message().await? {
-        let Some(operation) = reply.operation else { continue };
+        let Some(operation) = reply.operation else {
+            continue;
+        };
         bar.set_length(operation.total_bytes.max(operation.done_bytes));
         bar.set_position(operation.done_bytes);
         last = Some(operation);
@@ -176,13 +182,20 @@ pub(crate) fn ensure_succeeded(operation: &Operation) -> anyhow::Result<()> {
             };
             Err(Fault::new(
                 exit,
-                format!("{what} failed: {} ({})", operation.error_message, reason_name(reason)),
+                format!(
+                    "{what} failed: {} ({})",
+                    operation.error_message,
+                    reason_name(reason)
+                ),
             )
             .into())
         }
         OperationState::Running | OperationState::Unspecified => Err(Fault::new(
             Exit::Failed,
-            format!("{what} is in state {}", json::operation_state(operation.state)),
+            format!(
+                "{what} is in state {}",
+                json::operation_state(operation.state)
+            ),
         )
         .into()),
     }

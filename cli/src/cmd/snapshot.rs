@@ -63,7 +63,11 @@ pub(crate) enum Command {
 #[derive(clap::Args, Debug)]
 pub(crate) struct CreateArgs {
     /// Volumes to cut at one moment
-    #[arg(required_unless_present = "group", conflicts_with = "group", value_name = "VOLUME")]
+    #[arg(
+        required_unless_present = "group",
+        conflicts_with = "group",
+        value_name = "VOLUME"
+    )]
     volumes: Vec<String>,
     /// Cut the volumes of this group
     #[arg(long)]
@@ -127,7 +131,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         Command::Show { id } => {
             let snapshot = select::snapshot(&client, &id, "").await?;
             context.out.document(&as_json::snapshot(&snapshot));
-            describe(&snapshot).iter().for_each(|line| context.out.line(line));
+            describe(&snapshot)
+                .iter()
+                .for_each(|line| context.out.line(line));
             Ok(())
         }
         Command::Diff(args) => diff::run(args, &client, context).await,
@@ -154,19 +160,31 @@ async fn create(args: CreateArgs, client: &Client, context: &Context) -> anyhow:
 
 fn print_list(snapshots: &[Snapshot], context: &Context) {
     let out = &context.out;
-    out.document(&Value::Array(snapshots.iter().map(as_json::snapshot).collect()));
+    out.document(&Value::Array(
+        snapshots.iter().map(as_json::snapshot).collect(),
+    ));
     out.table(&HEADING, &snapshots.iter().map(row).collect::<Vec<_>>());
 }
 
 /// Columns of [`row`].
 pub(crate) const HEADING: [&str; 8] = [
-    "SNAPSHOT", "VOLUME", "STATE", "CONSISTENCY", "MADE AT", "KEPT", "HELD", "LEASE UNTIL",
+    "SNAPSHOT",
+    "VOLUME",
+    "STATE",
+    "CONSISTENCY",
+    "MADE AT",
+    "KEPT",
+    "HELD",
+    "LEASE UNTIL",
 ];
 
 /// A snapshot as a row of a table.
 pub(crate) fn row(snapshot: &Snapshot) -> Vec<String> {
     let time = |at: Option<&prost_types::Timestamp>| at.map(ToString::to_string);
-    let held = snapshot.held.as_ref().map(|held| units::span(units::from_proto(held)));
+    let held = snapshot
+        .held
+        .as_ref()
+        .map(|held| units::span(units::from_proto(held)));
     vec![
         snapshot.id.clone(),
         snapshot.volume.clone(),
@@ -180,23 +198,32 @@ pub(crate) fn row(snapshot: &Snapshot) -> Vec<String> {
 }
 
 fn describe(snapshot: &Snapshot) -> Vec<String> {
-    let mut lines = vec![format!("{}  {}", snapshot.id, as_json::snapshot_state(snapshot.state))];
+    let mut lines = vec![format!(
+        "{}  {}",
+        snapshot.id,
+        as_json::snapshot_state(snapshot.state)
+    )];
     let mut add = |label: &str, text: String| {
         if !text.is_empty() {
             lines.push(format!("  {label:<12} {text}"));
         }
     };
     let span = |time: Option<&prost_types::Duration>| {
-        time.map(|time| units::span(units::from_proto(time))).unwrap_or_default()
+        time.map(|time| units::span(units::from_proto(time)))
+            .unwrap_or_default()
     };
-    let at = |time: Option<&prost_types::Timestamp>| time.map(ToString::to_string).unwrap_or_default();
+    let at =
+        |time: Option<&prost_types::Timestamp>| time.map(ToString::to_string).unwrap_or_default();
     add("why", snapshot.state_reason.clone());
     add("volume", snapshot.volume.clone());
     add("set", snapshot.set_id.clone());
     if let Some(point) = &snapshot.checkpoint {
         add("checkpoint", format!("{}:{}", point.lineage, point.epoch));
     }
-    add("consistency", as_json::consistency(snapshot.consistency).to_owned());
+    add(
+        "consistency",
+        as_json::consistency(snapshot.consistency).to_owned(),
+    );
     add("size", units::bytes(snapshot.capacity_bytes));
     add("made at", at(snapshot.created_at.as_ref()));
     add("lease until", at(snapshot.lease_expires_at.as_ref()));
@@ -235,14 +262,20 @@ async fn each(ids: &[String], client: &Client, context: &Context, end: End) -> a
         }
     }
     let done = ids.len() - failed.len();
-    let Some(last) = failed.pop() else { return Ok(()) };
+    let Some(last) = failed.pop() else {
+        return Ok(());
+    };
     if done == 0 && failed.is_empty() {
         return Err(last);
     }
     for error in failed.iter().chain([&last]) {
         Report::of(error).print(context.out.is_json());
     }
-    let exit = if done == 0 { Exit::Failed } else { Exit::Partial };
+    let exit = if done == 0 {
+        Exit::Failed
+    } else {
+        Exit::Partial
+    };
     Err(Fault::new(exit, format!("{done} of {} snapshots were done", ids.len())).into())
 }
 
@@ -251,8 +284,15 @@ async fn end_one(id: &str, client: &Client, end: End) -> anyhow::Result<Value> {
     match end {
         End::Release => {
             let request = ReleaseSnapshotRequest { id };
-            let reply = client.snapshots().release_snapshot(request).await?.into_inner();
-            Ok(reply.snapshot.as_ref().map_or(Value::Null, as_json::snapshot))
+            let reply = client
+                .snapshots()
+                .release_snapshot(request)
+                .await?
+                .into_inner();
+            Ok(reply
+                .snapshot
+                .as_ref()
+                .map_or(Value::Null, as_json::snapshot))
         }
         End::Delete => {
             let request = DeleteSnapshotRequest { id: id.clone() };
@@ -262,19 +302,31 @@ async fn end_one(id: &str, client: &Client, end: End) -> anyhow::Result<Value> {
     }
 }
 
-async fn renew(id: &str, lease: Duration, client: &Client, context: &Context) -> anyhow::Result<()> {
+async fn renew(
+    id: &str,
+    lease: Duration,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<()> {
     let snapshot = select::snapshot(client, id, "").await?;
     let request = RenewLeaseRequest {
         id: snapshot.id.clone(),
         lease: Some(units::to_proto(lease)),
     };
-    let until = client.snapshots().renew_lease(request).await?.into_inner().lease_expires_at;
+    let until = client
+        .snapshots()
+        .renew_lease(request)
+        .await?
+        .into_inner()
+        .lease_expires_at;
     context.out.document(&json!({
         "id": snapshot.id,
         "lease_expires_at": as_json::time(until.as_ref()),
     }));
     let until = until.map(|at| at.to_string()).unwrap_or_default();
-    context.out.say(format!("snapshot {} kept until {until}", snapshot.id));
+    context
+        .out
+        .say(format!("snapshot {} kept until {until}", snapshot.id));
     Ok(())
 }
 

@@ -6,7 +6,12 @@ use tidemark_proto::v1::{
     VolumeState, WatchEventsRequest,
 };
 
-use crate::{client::Client, cmd::{events, job, snapshot, volume}, context::Context, json as as_json};
+use crate::{
+    client::Client,
+    cmd::{events, job, snapshot, volume},
+    context::Context,
+    json as as_json,
+};
 
 /// A store fuller than this is worth a word.
 const STORE_WARN_PER_CENT: u128 = 80;
@@ -16,10 +21,19 @@ const WARNINGS: usize = 5;
 /// Prints volumes, snapshots, running operations, the latest warnings, and what needs a hand.
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let client = context.client().await?;
-    let info = client.agent().get_server_info(GetServerInfoRequest {}).await?.into_inner();
+    let info = client
+        .agent()
+        .get_server_info(GetServerInfoRequest {})
+        .await?
+        .into_inner();
     let volumes = volume::list(&client).await?;
     let request = ListSnapshotsRequest::default();
-    let snapshots = client.snapshots().list_snapshots(request).await?.into_inner().snapshots;
+    let snapshots = client
+        .snapshots()
+        .list_snapshots(request)
+        .await?
+        .into_inner()
+        .snapshots;
     let operations = job::list(&client, true).await?;
     let warnings = latest_warnings(&client).await?;
     let trouble = trouble(&volumes);
@@ -33,19 +47,41 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         "warnings": warnings.iter().map(as_json::event).collect::<Vec<_>>(),
     }));
     out.line(match trouble.as_slice() {
-        [] => format!("tidemarkd {}: all {} volumes well", info.version, volumes.len()),
-        list => format!("tidemarkd {}: {} things need attention", info.version, list.len()),
+        [] => format!(
+            "tidemarkd {}: all {} volumes well",
+            info.version,
+            volumes.len()
+        ),
+        list => format!(
+            "tidemarkd {}: {} things need attention",
+            info.version,
+            list.len()
+        ),
     });
-    trouble.iter().for_each(|line| out.line(format!("  ! {line}")));
+    trouble
+        .iter()
+        .for_each(|line| out.line(format!("  ! {line}")));
     for volume in &volumes {
         out.line("");
-        volume::describe(volume).iter().for_each(|line| out.line(line));
+        volume::describe(volume)
+            .iter()
+            .for_each(|line| out.line(line));
     }
-    section(context, &snapshot::HEADING, &snapshots.iter().map(snapshot::row).collect::<Vec<_>>());
-    section(context, &job::HEADING, &operations.iter().map(job::row).collect::<Vec<_>>());
+    section(
+        context,
+        &snapshot::HEADING,
+        &snapshots.iter().map(snapshot::row).collect::<Vec<_>>(),
+    );
+    section(
+        context,
+        &job::HEADING,
+        &operations.iter().map(job::row).collect::<Vec<_>>(),
+    );
     if !warnings.is_empty() {
         out.line("\nlatest warnings:");
-        warnings.iter().for_each(|event| out.line(events::line(event)));
+        warnings
+            .iter()
+            .for_each(|event| out.line(events::line(event)));
     }
     say_leases(&snapshots, context);
     Ok(())
@@ -60,9 +96,14 @@ fn section(context: &Context, heading: &[&str], rows: &[Vec<String>]) {
 
 /// A snapshot without a lease holds its store until somebody releases it.
 fn say_leases(snapshots: &[Snapshot], context: &Context) {
-    let kept = snapshots.iter().filter(|snapshot| snapshot.lease_expires_at.is_none()).count();
+    let kept = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.lease_expires_at.is_none())
+        .count();
     if kept > 0 {
-        context.out.say(format!("\n{kept} snapshots have no lease and stay until released"));
+        context.out.say(format!(
+            "\n{kept} snapshots have no lease and stay until released"
+        ));
     }
 }
 
@@ -74,12 +115,21 @@ fn trouble(volumes: &[Volume]) -> Vec<String> {
         if volume.state != VolumeState::Attached as i32 {
             lines.push(format!("{name}: its server does not answer; see its log"));
         }
-        if let Some(trust) = volume.trust.as_ref().filter(|trust| trust.trust == Trust::Broken as i32) {
-            lines.push(format!("{name}: tracking is broken ({}); the next pull is full", trust.reason));
+        if let Some(trust) = volume
+            .trust
+            .as_ref()
+            .filter(|trust| trust.trust == Trust::Broken as i32)
+        {
+            lines.push(format!(
+                "{name}: tracking is broken ({}); the next pull is full",
+                trust.reason
+            ));
         }
         let store = volume.store_status.unwrap_or_default();
         let used = u128::from(store.used_bytes) * 100;
-        if store.capacity_bytes > 0 && used >= u128::from(store.capacity_bytes) * STORE_WARN_PER_CENT {
+        if store.capacity_bytes > 0
+            && used >= u128::from(store.capacity_bytes) * STORE_WARN_PER_CENT
+        {
             lines.push(format!(
                 "{name}: its store is {} % full; release snapshots, or give it a larger area",
                 used / u128::from(store.capacity_bytes)
@@ -90,7 +140,10 @@ fn trouble(volumes: &[Volume]) -> Vec<String> {
 }
 
 async fn latest_warnings(client: &Client) -> anyhow::Result<Vec<Event>> {
-    let request = WatchEventsRequest { no_follow: true, ..Default::default() };
+    let request = WatchEventsRequest {
+        no_follow: true,
+        ..Default::default()
+    };
     let mut stream = client.events().watch_events(request).await?.into_inner();
     let mut kept = std::collections::VecDeque::with_capacity(WARNINGS + 1);
     while let Some(reply) = stream.message().await? {
@@ -113,13 +166,23 @@ mod tests {
 
     #[test]
     fn trouble_names_the_volume_and_what_to_do() {
-        let well = Volume { name: "a".into(), state: VolumeState::Attached.into(), ..Default::default() };
+        let well = Volume {
+            name: "a".into(),
+            state: VolumeState::Attached.into(),
+            ..Default::default()
+        };
         assert!(trouble(std::slice::from_ref(&well)).is_empty());
         let ill = Volume {
             name: "b".into(),
             state: VolumeState::Unavailable.into(),
-            trust: Some(TrustReport { trust: Trust::Broken.into(), ..Default::default() }),
-            store_status: Some(StoreStatus { capacity_bytes: 10, used_bytes: 9 }),
+            trust: Some(TrustReport {
+                trust: Trust::Broken.into(),
+                ..Default::default()
+            }),
+            store_status: Some(StoreStatus {
+                capacity_bytes: 10,
+                used_bytes: 9,
+            }),
             ..Default::default()
         };
         let lines = trouble(&[well, ill]);

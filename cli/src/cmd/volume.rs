@@ -1,6 +1,9 @@
 //! `tidemark volume`: what is protected.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
@@ -93,7 +96,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
     match command {
         Command::Attach(args) => attach(args, &client, context).await,
         Command::Detach { name, force } => {
-            let request = DetachVolumeRequest { name: name.clone(), force };
+            let request = DetachVolumeRequest {
+                name: name.clone(),
+                force,
+            };
             client.volumes().detach_volume(request).await?;
             out.document(&json!({ "detached": name }));
             out.say(format!("volume {name} detached"));
@@ -117,7 +123,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
                 .volume
                 .ok_or_else(|| malformed("ResetTracking", "volume"))?;
             out.document(&as_json::volume(&volume));
-            out.say(format!("volume {}: new lineage {}", volume.name, volume.lineage));
+            out.say(format!(
+                "volume {}: new lineage {}",
+                volume.name, volume.lineage
+            ));
             Ok(())
         }
     }
@@ -127,7 +136,11 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
     let block_bytes = u32::try_from(args.block_size)
         .map_err(|_| Fault::new(Exit::Usage, "--block-size is at most 64K"))?;
     let slow = args.policy == Policy::Slow;
-    let full_policy = if slow { FullPolicy::Slow } else { FullPolicy::Drop };
+    let full_policy = if slow {
+        FullPolicy::Slow
+    } else {
+        FullPolicy::Drop
+    };
     let store = StoreConfig {
         area_path: absolute(&args.area)?,
         area_size_bytes: args.area_size,
@@ -157,18 +170,31 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
         units::bytes(volume.block_bytes.into())
     ));
     match volume.device_path.as_str() {
-        "" => out.say(format!("no device could be made; the live volume is the file {}", volume.live_path)),
-        device => out.say(format!("mount {device}, not the origin: writes to the origin are not tracked")),
+        "" => out.say(format!(
+            "no device could be made; the live volume is the file {}",
+            volume.live_path
+        )),
+        device => out.say(format!(
+            "mount {device}, not the origin: writes to the origin are not tracked"
+        )),
     }
     Ok(())
 }
 
-/// The daemon runs elsewhere, so relative paths mean nothing to it.
-pub(crate) fn absolute(path: &std::path::Path) -> anyhow::Result<String> {
-    let path = std::path::absolute(path).with_context(|| path.display().to_string())?;
-    path.into_os_string().into_string().map_err(|path| {
-        Fault::new(Exit::Usage, format!("{} is not UTF-8", path.display())).into()
-    })
+/// The daemon runs elsewhere, so relative paths mean nothing to it, and `..` could mean another
+/// place tomorrow. Symbolic links stay as they are: a device's may be its only lasting name.
+pub(crate) fn absolute(path: &Path) -> anyhow::Result<String> {
+    let context = || path.display().to_string();
+    let mut whole = std::path::absolute(path).with_context(context)?;
+    if whole.components().any(|part| part == Component::ParentDir)
+        && let (Some(dir), Some(name)) = (whole.parent(), whole.file_name())
+    {
+        whole = dir.canonicalize().with_context(context)?.join(name);
+    }
+    whole
+        .into_os_string()
+        .into_string()
+        .map_err(|path| Fault::new(Exit::Usage, format!("{} is not UTF-8", path.display())).into())
 }
 
 /// Every volume.
@@ -179,9 +205,14 @@ pub(crate) async fn list(client: &Client) -> anyhow::Result<Vec<Volume>> {
 
 /// One volume.
 pub(crate) async fn get(client: &Client, name: &str) -> anyhow::Result<Volume> {
-    let request = GetVolumeRequest { name: name.to_owned() };
+    let request = GetVolumeRequest {
+        name: name.to_owned(),
+    };
     let reply = client.volumes().get_volume(request).await?;
-    reply.into_inner().volume.ok_or_else(|| malformed("GetVolume", "volume"))
+    reply
+        .into_inner()
+        .volume
+        .ok_or_else(|| malformed("GetVolume", "volume"))
 }
 
 async fn status(name: Option<String>, client: &Client, context: &Context) -> anyhow::Result<()> {
@@ -201,7 +232,10 @@ async fn status(name: Option<String>, client: &Client, context: &Context) -> any
 }
 
 async fn candidates(client: &Client, context: &Context) -> anyhow::Result<()> {
-    let reply = client.volumes().list_candidates(ListCandidatesRequest {}).await?;
+    let reply = client
+        .volumes()
+        .list_candidates(ListCandidatesRequest {})
+        .await?;
     let all = reply.into_inner().candidates;
     let out = &context.out;
     out.document(&Value::Array(all.iter().map(as_json::candidate).collect()));
@@ -220,10 +254,21 @@ async fn candidates(client: &Client, context: &Context) -> anyhow::Result<()> {
     Ok(())
 }
 
-const HEADING: [&str; 7] = ["VOLUME", "STATE", "SIZE", "TRUST", "SNAPSHOTS", "STORE", "DEVICE"];
+const HEADING: [&str; 7] = [
+    "VOLUME",
+    "STATE",
+    "SIZE",
+    "TRUST",
+    "SNAPSHOTS",
+    "STORE",
+    "DEVICE",
+];
 
 fn row(volume: &Volume) -> Vec<String> {
-    let trust = volume.trust.as_ref().map_or("UNKNOWN", |trust| as_json::trust_name(trust.trust));
+    let trust = volume
+        .trust
+        .as_ref()
+        .map_or("UNKNOWN", |trust| as_json::trust_name(trust.trust));
     let store = volume.store_status.unwrap_or_default();
     vec![
         volume.name.clone(),
@@ -238,68 +283,90 @@ fn row(volume: &Volume) -> Vec<String> {
 
 /// Everything about a volume that an operator may need, one line a thing.
 pub(crate) fn describe(volume: &Volume) -> Vec<String> {
-    let mut lines = vec![format!(
+    let head = format!(
         "{}  {}  {} of {} blocks",
         volume.name,
         as_json::volume_state(volume.state),
         units::bytes(volume.capacity_bytes),
         units::bytes(volume.block_bytes.into()),
-    )];
-    let mut add = |label: &str, text: String| lines.push(format!("  {label:<10} {text}"));
-    add("origin", volume.origin_path.clone());
-    let mounted = match volume.mount_points.as_slice() {
-        [] => "not mounted".to_owned(),
-        points => format!("mounted on {}", points.join(", ")),
-    };
-    let device = if volume.device_path.is_empty() { &volume.live_path } else { &volume.device_path };
-    add("device", format!("{device} ({mounted})"));
-    if let Some(trust) = &volume.trust {
-        let since = trust.since.as_ref().map(|at| format!(", tracked since {at}"));
-        let reason = if trust.reason.is_empty() { String::new() } else { format!(": {}", trust.reason) };
-        let name = as_json::trust_name(trust.trust);
-        add("tracking", format!("{name}{reason}{}", since.unwrap_or_default()));
-    }
-    add(
-        "changed",
-        format!(
-            "{} since the last cut (epoch {} of {})",
-            units::bytes(volume.changed_bytes_in_epoch),
-            volume.current_epoch,
-            volume.lineage
+    );
+    let mut facts = vec![
+        ("origin", volume.origin_path.clone()),
+        ("device", device_line(volume)),
+        ("tracking", tracking_line(volume)),
+        (
+            "changed",
+            format!(
+                "{} since the last cut (epoch {} of {})",
+                units::bytes(volume.changed_bytes_in_epoch),
+                volume.current_epoch,
+                volume.lineage
+            ),
         ),
-    );
-    if let Some(store) = volume.store_status {
-        add(
-            "store",
-            format!(
-                "{} {} of {} ({})",
-                fill_bar(store.used_bytes, store.capacity_bytes, 30),
-                units::bytes(store.used_bytes),
-                units::bytes(store.capacity_bytes),
-                units::per_cent(store.used_bytes, store.capacity_bytes)
-            ),
-        );
-    }
+        ("store", store_line(volume)),
+    ];
     if let Some(config) = &volume.store {
-        add("area", config.area_path.clone());
         let policy = as_json::full_policy(config.full_policy).to_ascii_lowercase();
-        add("when full", policy);
+        facts.push(("area", format!("{}; when full: {policy}", config.area_path)));
     }
-    add(
+    facts.push((
         "snapshots",
-        format!("{} live, {} checkpoints", volume.live_snapshots, volume.checkpoints),
-    );
+        format!(
+            "{} live, {} checkpoints",
+            volume.live_snapshots, volume.checkpoints
+        ),
+    ));
     if let Some(stats) = &volume.stats {
-        add(
-            "served",
-            format!(
-                "{} read, {} written, {} preserved",
-                units::bytes(stats.read_bytes),
-                units::bytes(stats.write_bytes),
-                units::bytes(stats.preserved_bytes)
-            ),
+        let served = format!(
+            "{} read, {} written, {} preserved",
+            units::bytes(stats.read_bytes),
+            units::bytes(stats.write_bytes),
+            units::bytes(stats.preserved_bytes)
         );
+        facts.push(("served", served));
     }
-    add("server", format!("process {}", volume.server_pid));
-    lines
+    facts.push(("server", format!("process {}", volume.server_pid)));
+    let lines = facts.into_iter().filter(|(_, fact)| !fact.is_empty());
+    std::iter::once(head)
+        .chain(lines.map(|(label, fact)| format!("  {label:<10} {fact}")))
+        .collect()
+}
+
+fn device_line(volume: &Volume) -> String {
+    let device = if volume.device_path.is_empty() {
+        &volume.live_path
+    } else {
+        &volume.device_path
+    };
+    match volume.mount_points.as_slice() {
+        [] => format!("{device} (not mounted)"),
+        points => format!("{device} (mounted on {})", points.join(", ")),
+    }
+}
+
+fn tracking_line(volume: &Volume) -> String {
+    let Some(trust) = &volume.trust else {
+        return String::new();
+    };
+    let mut line = as_json::trust_name(trust.trust).to_owned();
+    if !trust.reason.is_empty() {
+        line.push_str(&format!(": {}", trust.reason));
+    }
+    if let Some(since) = &trust.since {
+        line.push_str(&format!(", tracked since {since}"));
+    }
+    line
+}
+
+fn store_line(volume: &Volume) -> String {
+    let Some(store) = volume.store_status else {
+        return String::new();
+    };
+    format!(
+        "{} {} of {} ({})",
+        fill_bar(store.used_bytes, store.capacity_bytes, 30),
+        units::bytes(store.used_bytes),
+        units::bytes(store.capacity_bytes),
+        units::per_cent(store.used_bytes, store.capacity_bytes)
+    )
 }

@@ -21,6 +21,8 @@ mod stale;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::abort_connection;
 
 use std::{
     fs, io,
@@ -29,6 +31,8 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use fuser::{BackgroundSession, Config, MountOption, Session};
@@ -180,8 +184,9 @@ impl Portable {
     /// Takes the device and the mount away, unless somebody uses them: then everything stays as
     /// it was and serves on.
     pub fn unmount(&mut self) -> Result<(), UnmountError> {
+        // One of the files is the loop device's own.
         let own_files = usize::from(self.device.is_some());
-        if self.open_files.load(Ordering::Acquire) > own_files {
+        if !settles(|| self.open_files.load(Ordering::Acquire) <= own_files) {
             return Err(self.files_in_use());
         }
         let detached = self.detach_device()?;
@@ -253,7 +258,12 @@ impl Portable {
     }
 
     fn unmount_files(&self) -> Result<(), UnmountError> {
-        match nix::mount::umount(&self.mount_point) {
+        let mut done = Ok(());
+        settles(|| {
+            done = nix::mount::umount(&self.mount_point);
+            done != Err(Errno::EBUSY)
+        });
+        match done {
             // EINVAL: an operator has unmounted it already.
             Ok(()) | Err(Errno::EINVAL) => Ok(()),
             Err(Errno::EBUSY) => Err(self.files_in_use()),
@@ -269,6 +279,19 @@ impl Portable {
             path: self.mount_point.clone(),
         }
     }
+}
+
+/// Whether something comes true within a moment. The kernel closes files behind the caller's
+/// back: ours hears of it later than the caller.
+fn settles(mut is_so: impl FnMut() -> bool) -> bool {
+    const ATTEMPTS: u32 = 50;
+    const PAUSE: Duration = Duration::from_millis(10);
+    (0..ATTEMPTS).any(|attempt| {
+        if attempt > 0 {
+            thread::sleep(PAUSE);
+        }
+        is_so()
+    })
 }
 
 /// Makes the mount point, free of what a dead server left, and gives its one true name.

@@ -18,7 +18,7 @@ use nix::{
 };
 use tidemark_store::units::Id;
 
-use super::{Options, Portable, UnmountError};
+use super::{LoopDevice, Options, Portable, UnmountError};
 use crate::{
     disk::Run,
     request::{Errno, Request},
@@ -435,7 +435,7 @@ fn an_unmount_is_refused_while_files_are_open() {
     mounted.unmount();
 }
 
-fn abort_connection(minor: u64) {
+pub(crate) fn abort_connection(minor: u64) {
     let control = tempfile::tempdir().unwrap();
     run("mount", &["-t", "fusectl", "none", control.path().to_str().unwrap()]);
     let aborted = fs::write(control.path().join(minor.to_string()).join("abort"), "1");
@@ -450,7 +450,9 @@ fn the_next_server_clears_what_a_dead_one_left() {
     let device = mounted.portable().device_path().map(Path::to_owned);
     // As good as a kill -9: the connection ends, mount and loop device stay.
     let minor = fs::metadata(&root).unwrap().dev() & 0xff;
-    std::mem::forget(mounted.portable.take());
+    let mut dead = mounted.portable.take().unwrap();
+    dead.device.take().map(LoopDevice::leak);
+    std::mem::forget(dead);
     abort_connection(minor);
     assert!(fs::read_dir(&root).is_err(), "the mount is dead");
     let mut again = Portable::mount(&root, Arc::clone(&mounted.backend), &Options::default()).unwrap();

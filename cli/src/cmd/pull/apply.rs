@@ -91,12 +91,19 @@ pub(crate) struct Applier {
     section_bytes: u64,
     /// What the state file says.
     recorded: u64,
+    begun: bool,
     complete: bool,
 }
 
 impl Applier {
     /// Goes on at `start`.
-    pub(crate) fn new(image: Image, record: Record, mode: Mode, start: u64, bar: ProgressBar) -> Self {
+    pub(crate) fn new(
+        image: Image,
+        record: Record,
+        mode: Mode,
+        start: u64,
+        bar: ProgressBar,
+    ) -> Self {
         Self {
             image,
             record,
@@ -109,6 +116,7 @@ impl Applier {
             written: Vec::new(),
             section_bytes: 0,
             recorded: start,
+            begun: false,
             complete: false,
         }
     }
@@ -135,7 +143,11 @@ impl Applier {
 
     /// Writes down that the image changes now, and empties it for a full pull. The order is the
     /// point: a half-written image must never look like a good one.
+    /// Only the first call does anything: later streams go on in the same image.
     pub(crate) fn begin(&mut self) -> anyhow::Result<()> {
+        if self.begun {
+            return Ok(());
+        }
         self.record.progress(&self.image, self.position)?;
         if self.mode.gaps_are_zero && self.position == 0 {
             self.image.prepare_full(self.mode.capacity)?;
@@ -143,6 +155,7 @@ impl Applier {
             // stranger's.
             self.record.progress(&self.image, self.position)?;
         }
+        self.begun = true;
         Ok(())
     }
 
@@ -191,7 +204,9 @@ impl Applier {
     fn extent(&mut self, extent: &DataExtent) -> anyhow::Result<()> {
         let offset = extent.offset_bytes;
         let length = extent.length_bytes;
-        let end = offset.checked_add(length).filter(|end| *end <= self.mode.capacity);
+        let end = offset
+            .checked_add(length)
+            .filter(|end| *end <= self.mode.capacity);
         let Some(end) = end.filter(|_| length > 0 && offset >= self.position) else {
             return Err(corrupt(format!(
                 "extent {offset}+{length} is empty, out of order or past the end"
@@ -199,16 +214,23 @@ impl Applier {
         };
         self.skip_to(offset)?;
         let sent_bytes = extent.data.len() as u64;
-        let mut counts = Counts { extents: 1, sent_bytes, ..Counts::default() };
+        let mut counts = Counts {
+            extents: 1,
+            sent_bytes,
+            ..Counts::default()
+        };
         match ExtentKind::try_from(extent.kind) {
             Ok(ExtentKind::Data) => {
                 let hash = self.data(extent)?;
-                self.digest.add(offset, length, ExtentKind::Data, Some(&hash));
+                self.digest
+                    .add(offset, length, ExtentKind::Data, Some(&hash));
                 counts.data_bytes = length;
             }
             Ok(kind @ (ExtentKind::Zero | ExtentKind::Discarded)) => {
                 if sent_bytes != 0 {
-                    return Err(corrupt(format!("extent {offset}+{length} of zeros carries bytes")));
+                    return Err(corrupt(format!(
+                        "extent {offset}+{length} of zeros carries bytes"
+                    )));
                 }
                 self.zero(offset, length)?;
                 self.digest.add(offset, length, kind, None);
@@ -219,7 +241,9 @@ impl Applier {
                 }
             }
             Ok(ExtentKind::Unspecified) | Err(_) => {
-                return Err(corrupt(format!("extent {offset}+{length} is of no known kind")));
+                return Err(corrupt(format!(
+                    "extent {offset}+{length} is of no known kind"
+                )));
             }
         }
         self.position = end;
@@ -242,7 +266,13 @@ impl Applier {
         }
         self.image
             .write_at(plain, extent.offset_bytes)
-            .with_context(|| format!("writing {} at {}", self.image.path().display(), extent.offset_bytes))?;
+            .with_context(|| {
+                format!(
+                    "writing {} at {}",
+                    self.image.path().display(),
+                    extent.offset_bytes
+                )
+            })?;
         self.section_bytes += extent.length_bytes;
         self.wrote(extent.offset_bytes, extent.length_bytes, Some(hash));
         self.bar.inc(extent.length_bytes);
@@ -260,7 +290,11 @@ impl Applier {
 
     fn wrote(&mut self, offset: u64, length: u64, hash: Option<blake3::Hash>) {
         if self.mode.read_back {
-            self.written.push(Written { offset, length, hash });
+            self.written.push(Written {
+                offset,
+                length,
+                hash,
+            });
         }
     }
 
@@ -298,7 +332,9 @@ impl Applier {
     /// Makes what was written durable, reads it back, records how far the image is.
     fn close_section(&mut self) -> anyhow::Result<()> {
         let path = self.image.path().display().to_string();
-        self.image.sync().with_context(|| format!("syncing {path}"))?;
+        self.image
+            .sync()
+            .with_context(|| format!("syncing {path}"))?;
         compare_written(&self.image, &self.written)?;
         self.written.clear();
         self.section_bytes = 0;
@@ -330,7 +366,9 @@ fn decode(extent: &DataExtent) -> anyhow::Result<Option<Vec<u8>>> {
 /// Bytes that came are not what they should be.
 fn corrupt(message: String) -> anyhow::Error {
     Fault::new(Exit::Integrity, message)
-        .advise("the image is not valid now: pull again (it will be full), and check memory and disks")
+        .advise(
+            "the image is not valid now: pull again (it will be full), and check memory and disks",
+        )
         .into()
 }
 

@@ -17,7 +17,10 @@ mod tests;
 mod transfer;
 mod verify;
 
-use std::{path::PathBuf, time::{Duration, Instant}};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use clap::ValueEnum;
 use tidemark_proto::v1::{ChangeSpan, Compression, EstimateChangesRequest};
@@ -103,7 +106,10 @@ pub(crate) enum Verify {
 pub(crate) async fn run(args: PullArgs, context: &Context) -> anyhow::Result<()> {
     let summary = pull(&args, context).await?;
     context.out.document(&summary.json());
-    summary.lines().iter().for_each(|line| context.out.say(line));
+    summary
+        .lines()
+        .iter()
+        .for_each(|line| context.out.say(line));
     Ok(())
 }
 
@@ -122,7 +128,10 @@ pub(crate) async fn pull(args: &PullArgs, context: &Context) -> anyhow::Result<S
     let ready = async {
         target.check_overwrite(&source.volume, args.overwrite)?;
         target.check_origins(&volumes)?;
-        let making = Making { freeze: args.freeze, keep: args.keep_snapshot };
+        let making = Making {
+            freeze: args.freeze,
+            keep: args.keep_snapshot,
+        };
         // Not dropped in mid-call by a signal: the snapshot would be made and nobody know it.
         Held::obtain(&client, &source, target.known(), making).await
     };
@@ -133,10 +142,19 @@ pub(crate) async fn pull(args: &PullArgs, context: &Context) -> anyhow::Result<S
             return Err(error);
         }
     };
-    let pull = Pull { args, context, client: &client, source: &source, held: &held, started };
+    let pull = Pull {
+        args,
+        context,
+        client: &client,
+        source: &source,
+        held: &held,
+        started,
+    };
     let summary = pull.run(target).await;
     // An interrupted pull keeps its snapshot for as long as the lease lasts, to go on with.
-    let keep = summary.as_ref().is_err_and(|error| Report::of(error).exit == Exit::Interrupted);
+    let keep = summary
+        .as_ref()
+        .is_err_and(|error| Report::of(error).exit == Exit::Interrupted);
     if !keep && let Err(status) = held.release(&client).await {
         context.out.note(format!(
             "the snapshot could not be released ({}); its lease ends soon",
@@ -162,7 +180,9 @@ impl Pull<'_> {
         let obsolete = obsolete_points(&target, self.held);
         let record = self.record(&target, &plan);
         let mut patience = Patience::new(self.args.reconnect_for);
-        let moved = self.move_data(target.image, record, plan, &mut patience).await;
+        let moved = self
+            .move_data(target.image, record, plan, &mut patience)
+            .await;
         let (moved, image, record) = match moved {
             Ok(moved) => moved,
             Err(failed) => return Err(self.settle(failed)),
@@ -229,7 +249,10 @@ impl Pull<'_> {
                 Compress::None => Compression::None,
             },
             read_back: self.args.verify != Verify::None,
-            bar: self.context.out.bar("pulling", self.expected_bytes(&plan).await),
+            bar: self
+                .context
+                .out
+                .bar("pulling", self.expected_bytes(&plan).await),
         };
         let first = transfer.run(image, record, &plan, patience).await?;
         let (ended, image, record) = match first {
@@ -245,7 +268,15 @@ impl Pull<'_> {
         };
         transfer.bar.finish_and_clear();
         match ended {
-            Ended::Done { counts, trust } => Ok((Moved { plan, counts, trust }, image, record)),
+            Ended::Done { counts, trust } => Ok((
+                Moved {
+                    plan,
+                    counts,
+                    trust,
+                },
+                image,
+                record,
+            )),
             Ended::NeedFull { why } => Err(Failed {
                 error: anyhow::anyhow!("the agent refuses a full stream too: {why}"),
                 parts: Some((image, record)),
@@ -275,7 +306,8 @@ impl Pull<'_> {
         let bar = self.context.out.bar("comparing", against.capacity);
         let patience = Patience::new(self.args.reconnect_for);
         let interrupt = &self.context.interrupt;
-        let image = verify::compare_all(self.client, image, against, patience, interrupt, &bar).await;
+        let image =
+            verify::compare_all(self.client, image, against, patience, interrupt, &bar).await;
         bar.finish_and_clear();
         image
     }

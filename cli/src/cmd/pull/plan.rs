@@ -53,7 +53,9 @@ pub(crate) fn decide(facts: &Facts<'_>) -> Plan {
         return Plan::full("--full was given");
     }
     let state = match facts.state {
-        Loaded::Missing => return Plan::full("no state file: this is the first pull to this image"),
+        Loaded::Missing => {
+            return Plan::full("no state file: this is the first pull to this image");
+        }
         Loaded::Unreadable(error) => {
             return Plan::full(format!("the state file cannot be read: {error}"));
         }
@@ -214,16 +216,36 @@ mod tests {
         let here = identity(0);
         let cases = [
             (plan(&Loaded::Missing, Some(&here), "s", 7), "first"),
-            (plan(&Loaded::Unreadable("x".into()), Some(&here), "s", 7), "read"),
+            (
+                plan(&Loaded::Unreadable("x".into()), Some(&here), "s", 7),
+                "read",
+            ),
             (plan(&good, None, "s", 7), "missing"),
             (plan(&good, Some(&identity(9)), "s", 7), "others"),
             (plan(&good, Some(&here), "s", 4), "older"),
-            (plan(&found(Phase::Invalid { reason: "bad".into() }), Some(&here), "s", 7), "bad"),
+            (
+                plan(
+                    &found(Phase::Invalid {
+                        reason: "bad".into(),
+                    }),
+                    Some(&here),
+                    "s",
+                    7,
+                ),
+                "bad",
+            ),
             (plan(&interrupted(None), Some(&here), "s7", 7), "gone"),
-            (plan(&interrupted(Some(point(3))), Some(&here), "s5", 5), "older"),
+            (
+                plan(&interrupted(Some(point(3))), Some(&here), "s5", 5),
+                "older",
+            ),
         ];
         for (plan, word) in cases {
-            assert_eq!((plan.base.as_ref(), plan.start_offset_bytes), (None, 0), "{word}");
+            assert_eq!(
+                (plan.base.as_ref(), plan.start_offset_bytes),
+                (None, 0),
+                "{word}"
+            );
             assert!(plan.why.contains(word), "{} / {word}", plan.why);
         }
     }

@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use tidemark_proto::v1::ErrorReason;
 use tonic::{Code, Status};
 
-use crate::{context::Interrupt, exit::{Fault, reason_of}};
+use crate::{
+    context::Interrupt,
+    exit::{Fault, reason_of},
+};
 
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 const LONGEST_DELAY: Duration = Duration::from_secs(3);
@@ -39,7 +42,11 @@ impl Patience {
 
     /// Waits before the next attempt after `status`; fails with it when it will not get better
     /// or the bound has passed.
-    pub(crate) async fn pause(&mut self, status: Status, interrupt: &Interrupt) -> anyhow::Result<()> {
+    pub(crate) async fn pause(
+        &mut self,
+        status: Status,
+        interrupt: &Interrupt,
+    ) -> anyhow::Result<()> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if !is_transient(&status) || since.elapsed() >= self.bound {
             return Err(status.into());

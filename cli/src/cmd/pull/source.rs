@@ -39,7 +39,12 @@ impl Source {
     /// Finds it: a volume's name first, then a snapshot.
     pub(crate) async fn find(client: &Client, name: &str) -> anyhow::Result<Self> {
         match volume::get(client, name).await {
-            Ok(volume) => return Ok(Self { volume, snapshot: None }),
+            Ok(volume) => {
+                return Ok(Self {
+                    volume,
+                    snapshot: None,
+                });
+            }
             Err(error) if !is_no_volume(&error) => return Err(error),
             Err(_) => {}
         }
@@ -47,7 +52,10 @@ impl Source {
             .await
             .map_err(|error| neither(name, error))?;
         let volume = volume::get(client, &snapshot.volume).await?;
-        Ok(Self { volume, snapshot: Some(snapshot) })
+        Ok(Self {
+            volume,
+            snapshot: Some(snapshot),
+        })
     }
 }
 
@@ -64,13 +72,22 @@ fn is_no_volume(error: &anyhow::Error) -> bool {
 fn neither(name: &str, error: anyhow::Error) -> anyhow::Error {
     let gone = error
         .downcast_ref::<tonic::Status>()
-        .is_some_and(|status| reason_of(status) == Some(ErrorReason::SnapshotNotFound));
+        .and_then(reason_of)
+        .is_some_and(|reason| {
+            matches!(
+                reason,
+                ErrorReason::SnapshotNotFound | ErrorReason::InvalidField
+            )
+        });
     if !gone {
         return error;
     }
-    Fault::new(Exit::Failed, format!("no volume and no snapshot is named {name}"))
-        .advise("see `tidemark volume list` and `tidemark snapshot list`")
-        .into()
+    Fault::new(
+        Exit::Failed,
+        format!("no volume and no snapshot is named {name}"),
+    )
+    .advise("see `tidemark volume list` and `tidemark snapshot list`")
+    .into()
 }
 
 /// A snapshot that is read, and kept alive when it is ours.
@@ -138,19 +155,32 @@ impl Held {
         source: &Source,
         state: Option<&State>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(State { phase: Phase::InProgress { snapshot_id, target, .. }, volume_id, .. }) = state else {
+        let Some(State {
+            phase:
+                Phase::InProgress {
+                    snapshot_id,
+                    target,
+                    ..
+                },
+            volume_id,
+            ..
+        }) = state
+        else {
             return Ok(None);
         };
         if *volume_id != source.volume.id {
             return Ok(None);
         }
-        let request = GetSnapshotRequest { id: snapshot_id.clone() };
+        let request = GetSnapshotRequest {
+            id: snapshot_id.clone(),
+        };
         let snapshot = match client.snapshots().get_snapshot(request).await {
             Ok(reply) => reply.into_inner().snapshot,
             Err(status) if reason_of(&status) == Some(ErrorReason::SnapshotNotFound) => None,
             Err(status) => return Err(status.into()),
         };
-        let Some(snapshot) = snapshot.filter(|found| found.state == SnapshotState::Ready as i32) else {
+        let Some(snapshot) = snapshot.filter(|found| found.state == SnapshotState::Ready as i32)
+        else {
             return Ok(None);
         };
         // Without a lease of its own it was kept on purpose and outlives this pull.
@@ -162,12 +192,21 @@ impl Held {
         Self::new(snapshot, ours, renewal).map(Some)
     }
 
-    fn new(snapshot: Snapshot, ours: bool, renewal: Option<JoinHandle<()>>) -> anyhow::Result<Self> {
+    fn new(
+        snapshot: Snapshot,
+        ours: bool,
+        renewal: Option<JoinHandle<()>>,
+    ) -> anyhow::Result<Self> {
         let point = match &snapshot.checkpoint {
             Some(checkpoint) => Point::new(checkpoint, ours),
             None => return Err(malformed("CreateSnapshot", "checkpoint")),
         };
-        Ok(Self { snapshot, point, ours, renewal })
+        Ok(Self {
+            snapshot,
+            point,
+            ours,
+            renewal,
+        })
     }
 
     /// Gives the data back when the snapshot is ours; the checkpoint stays. A lease that runs
@@ -176,7 +215,9 @@ impl Held {
         if !self.ours {
             return Ok(());
         }
-        let request = ReleaseSnapshotRequest { id: self.snapshot.id.clone() };
+        let request = ReleaseSnapshotRequest {
+            id: self.snapshot.id.clone(),
+        };
         client.snapshots().release_snapshot(request).await.map(drop)
     }
 }

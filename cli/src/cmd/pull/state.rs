@@ -288,7 +288,10 @@ mod tests {
         let file = StateFile::at(&dir.path().join("s"));
         for nonsense in ["", "{}", "[1]", "{\"version\": 1}", "{\"version\": -1}"] {
             std::fs::write(file.path(), nonsense).unwrap();
-            assert!(matches!(file.load().unwrap(), Loaded::Unreadable(_)), "{nonsense}");
+            assert!(
+                matches!(file.load().unwrap(), Loaded::Unreadable(_)),
+                "{nonsense}"
+            );
         }
         std::fs::write(file.path(), [0xff, 0xfe]).unwrap();
         assert!(matches!(file.load().unwrap(), Loaded::Unreadable(_)));

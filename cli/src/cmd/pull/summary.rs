@@ -40,7 +40,11 @@ pub(crate) struct Summary {
 impl Summary {
     /// `full` or `incremental`.
     pub(crate) fn mode(&self) -> &'static str {
-        if self.base.is_some() { "incremental" } else { "full" }
+        if self.base.is_some() {
+            "incremental"
+        } else {
+            "full"
+        }
     }
 
     /// Everything that was listed as changed, or as held for a full pull.
@@ -51,7 +55,9 @@ impl Summary {
 
     /// As JSON.
     pub(crate) fn json(&self) -> Value {
-        let us = |span: Option<Duration>| span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX));
+        let us = |span: Option<Duration>| {
+            span.map(|span| u64::try_from(span.as_micros()).unwrap_or(u64::MAX))
+        };
         json!({
             "mode": self.mode(),
             "why": self.why,
@@ -104,9 +110,16 @@ impl Summary {
             ),
         ];
         if self.reconnects > 0 {
-            lines.push(format!("  the connection was lost and found again: {} attempts", self.reconnects));
+            lines.push(format!(
+                "  the connection was lost and found again: {} attempts",
+                self.reconnects
+            ));
         }
-        if let Some(trust) = self.trust.as_ref().filter(|trust| trust.trust == Trust::Superset as i32) {
+        if let Some(trust) = self
+            .trust
+            .as_ref()
+            .filter(|trust| trust.trust == Trust::Superset as i32)
+        {
             lines.push(format!(
                 "  superset: up to {} more than changed ({})",
                 units::bytes(trust.over_report_bound_bytes),

@@ -34,7 +34,10 @@ impl Target {
             None if image.is_device() => {
                 return Err(Fault::new(
                     Exit::Usage,
-                    format!("{} is a device: there is no place beside it for a state file", path.display()),
+                    format!(
+                        "{} is a device: there is no place beside it for a state file",
+                        path.display()
+                    ),
                 )
                 .advise("name one with --state FILE, and use the same one each time")
                 .into());
@@ -43,7 +46,12 @@ impl Target {
         };
         let found = (!made).then(|| image.identity()).transpose()?;
         let state = file.load()?;
-        Ok(Self { image, found, file, state })
+        Ok(Self {
+            image,
+            found,
+            file,
+            state,
+        })
     }
 
     /// The state, when there is one that can be read.
@@ -60,11 +68,15 @@ impl Target {
         let foreign = match (&self.found, &self.state) {
             _ if overwrite => return Ok(()),
             (None, _) => return Ok(()),
-            (Some(found), Loaded::Missing) if !self.image.is_device() && found.size_bytes() == 0 => {
+            (Some(found), Loaded::Missing)
+                if !self.image.is_device() && found.size_bytes() == 0 =>
+            {
                 return Ok(());
             }
             (Some(_), Loaded::Found(state)) if state.volume == volume.name => return Ok(()),
-            (Some(_), Loaded::Found(state)) => format!("{name} is an image of volume {}", state.volume),
+            (Some(_), Loaded::Found(state)) => {
+                format!("{name} is an image of volume {}", state.volume)
+            }
             (Some(_), Loaded::Missing) => format!("{name} was not made by `tidemark pull`"),
             (Some(_), Loaded::Unreadable(error)) => {
                 format!("{} cannot be read: {error}", self.file.path().display())
@@ -80,11 +92,15 @@ impl Target {
         let own = self.image.path();
         let taken = volumes.iter().find(|volume| {
             let areas = volume.store.as_ref().map(|store| store.area_path.as_str());
-            [Some(volume.origin_path.as_str()), Some(volume.device_path.as_str()), areas]
-                .into_iter()
-                .flatten()
-                .filter(|path| !path.is_empty())
-                .any(|path| std::fs::canonicalize(path).is_ok_and(|path| path == own))
+            [
+                Some(volume.origin_path.as_str()),
+                Some(volume.device_path.as_str()),
+                areas,
+            ]
+            .into_iter()
+            .flatten()
+            .filter(|path| !path.is_empty())
+            .any(|path| std::fs::canonicalize(path).is_ok_and(|path| path == own))
         });
         match taken {
             None => Ok(()),

@@ -13,6 +13,7 @@ use super::{
     plan::Plan,
     record::Record,
     retry::{Patience, truncated},
+    state::Point,
 };
 use crate::{
     client::Client,
@@ -65,12 +66,22 @@ pub(crate) struct Failed {
     pub(crate) parts: Option<(Image, Record)>,
 }
 
-/// One connection's end.
-enum Cut {
+/// What one transfer asks for, on each of its connections.
+struct Asked {
+    snapshot_id: String,
+    since: Option<Checkpoint>,
+    target: Checkpoint,
+    capacity: u64,
+}
+
+/// How one connection ended.
+enum Step {
     /// The sender closed after the trailer, or the applier refused a part.
     Ended,
-    /// The stream was cut.
+    /// The stream was cut, or could not be opened.
     Lost(Status),
+    /// No diff can be given.
+    NeedFull(String),
     /// A signal came.
     Interrupted,
 }
@@ -84,76 +95,78 @@ impl Transfer<'_> {
         plan: &Plan,
         patience: &mut Patience,
     ) -> Result<(Ended, Image, Record), Failed> {
-        let mode = Mode {
+        let asked = Asked {
+            snapshot_id: record.snapshot_id.clone(),
+            since: plan.base.as_ref().map(Point::checkpoint),
+            target: record.target.checkpoint(),
             capacity: record.capacity_bytes,
-            gaps_are_zero: plan.base.is_none(),
+        };
+        let mode = Mode {
+            capacity: asked.capacity,
+            gaps_are_zero: asked.since.is_none(),
             read_back: self.read_back,
         };
-        let snapshot_id = record.snapshot_id.clone();
-        let target = record.target.checkpoint();
-        let since = plan.base.as_ref().map(|base| base.checkpoint());
-        let mut applier = Applier::new(image, record, mode, plan.start_offset_bytes, self.bar.clone());
-        let mut prepared = false;
+        let start = plan.start_offset_bytes;
+        let mut applier = Applier::new(image, record, mode, start, self.bar.clone());
         let mut trust = None;
-        while !applier.is_complete() {
-            let request = StreamDataRequest {
-                snapshot_id: snapshot_id.clone(),
-                since: since.clone(),
-                start_offset_bytes: applier.position(),
-                compression: self.compression.into(),
-            };
-            let opened = tokio::select! {
-                opened = self.open(request) => opened,
-                () = self.interrupt.wait() => return Err(failed(Fault::interrupted().into(), applier)),
-            };
-            let (header, stream) = match opened {
-                Ok(opened) => opened,
-                Err(status) => match why_full(&status).filter(|_| since.is_some()) {
-                    Some(why) => return Ok(ended(Ended::NeedFull { why }, applier)),
-                    None => match patience.pause(status, self.interrupt).await {
-                        Ok(()) => continue,
-                        Err(error) => return Err(failed(error, applier)),
-                    },
-                },
-            };
-            if since.is_some() && is_broken(header.trust.as_ref()) {
-                let why = header.trust.map(|trust| trust.reason).unwrap_or_default();
-                let why = format!("tracking is broken: {why}");
-                return Ok(ended(Ended::NeedFull { why }, applier));
-            }
-            if let Err(error) = check_header(&header, &snapshot_id, mode.capacity, &target, since.as_ref()) {
-                return Err(failed(error, applier));
-            }
-            trust = header.trust;
-            if !prepared {
-                if let Err(error) = applier.begin() {
-                    return Err(failed(error, applier));
-                }
-                prepared = true;
-            }
+        loop {
             let before = applier.position();
-            let cut;
-            (applier, cut) = self.apply(applier, stream).await?;
+            let step;
+            (applier, step) = self.connect(applier, &asked, &mut trust).await?;
+            if applier.is_complete() {
+                let counts = applier.total();
+                return Ok(ended(Ended::Done { counts, trust }, applier));
+            }
             if applier.position() > before {
                 patience.progress();
             }
-            match cut {
-                Cut::Ended if applier.is_complete() => {}
-                Cut::Ended => {
-                    if let Err(error) = patience.pause(truncated(), self.interrupt).await {
-                        return Err(failed(error, applier));
-                    }
-                }
-                Cut::Lost(status) => {
-                    if let Err(error) = patience.pause(status, self.interrupt).await {
-                        return Err(failed(error, applier));
-                    }
-                }
-                Cut::Interrupted => return Err(failed(Fault::interrupted().into(), applier)),
+            let lost = match step {
+                Step::Ended => truncated(),
+                Step::Lost(status) => status,
+                Step::NeedFull(why) => return Ok(ended(Ended::NeedFull { why }, applier)),
+                Step::Interrupted => return Err(failed(Fault::interrupted().into(), applier)),
+            };
+            if let Err(error) = patience.pause(lost, self.interrupt).await {
+                return Err(failed(error, applier));
             }
         }
-        let counts = applier.total();
-        Ok(ended(Ended::Done { counts, trust }, applier))
+    }
+
+    /// Asks once, from where the image is, and applies what comes.
+    async fn connect(
+        &self,
+        mut applier: Applier,
+        asked: &Asked,
+        trust: &mut Option<TrustReport>,
+    ) -> Result<(Applier, Step), Failed> {
+        let request = StreamDataRequest {
+            snapshot_id: asked.snapshot_id.clone(),
+            since: asked.since.clone(),
+            start_offset_bytes: applier.position(),
+            compression: self.compression.into(),
+        };
+        let opened = tokio::select! {
+            opened = self.open(request) => opened,
+            () = self.interrupt.wait() => return Ok((applier, Step::Interrupted)),
+        };
+        let (header, stream) = match opened {
+            Ok(opened) => opened,
+            Err(status) => {
+                let why = why_full(&status).filter(|_| asked.since.is_some());
+                return Ok((applier, why.map_or(Step::Lost(status), Step::NeedFull)));
+            }
+        };
+        if asked.since.is_some() && is_broken(header.trust.as_ref()) {
+            let reason = header.trust.map(|trust| trust.reason).unwrap_or_default();
+            let why = format!("tracking is broken: {reason}");
+            return Ok((applier, Step::NeedFull(why)));
+        }
+        let begun = check_header(&header, asked).and_then(|()| applier.begin());
+        if let Err(error) = begun {
+            return Err(failed(error, applier));
+        }
+        *trust = header.trust;
+        self.apply(applier, stream).await
     }
 
     /// Opens a stream and reads its header.
@@ -176,7 +189,7 @@ impl Transfer<'_> {
         &self,
         mut applier: Applier,
         stream: Streaming<StreamDataResponse>,
-    ) -> Result<(Applier, Cut), Failed> {
+    ) -> Result<(Applier, Step), Failed> {
         let (send, receive) = mpsc::channel(QUEUE);
         let worker = tokio::task::spawn_blocking(move || {
             let outcome = applier.run(receive);
@@ -193,33 +206,39 @@ impl Transfer<'_> {
         }
     }
 
-    async fn feed(&self, mut stream: Streaming<StreamDataResponse>, send: mpsc::Sender<Part>) -> Cut {
+    async fn feed(
+        &self,
+        mut stream: Streaming<StreamDataResponse>,
+        send: mpsc::Sender<Part>,
+    ) -> Step {
         loop {
             let message = tokio::select! {
                 biased;
-                () = self.interrupt.wait() => return Cut::Interrupted,
+                () = self.interrupt.wait() => return Step::Interrupted,
                 message = stream.message() => message,
             };
             let (part, last) = match message {
-                Ok(Some(StreamDataResponse { part: Some(Message::Batch(batch)) })) => {
-                    (Part::Batch(batch), false)
-                }
-                Ok(Some(StreamDataResponse { part: Some(Message::Trailer(trailer)) })) => {
-                    (Part::Trailer(trailer), true)
-                }
-                Ok(Some(StreamDataResponse { part: Some(Message::Header(_)) })) => {
-                    return Cut::Lost(Status::data_loss("a second header came in one stream"));
+                Ok(Some(StreamDataResponse {
+                    part: Some(Message::Batch(batch)),
+                })) => (Part::Batch(batch), false),
+                Ok(Some(StreamDataResponse {
+                    part: Some(Message::Trailer(trailer)),
+                })) => (Part::Trailer(trailer), true),
+                Ok(Some(StreamDataResponse {
+                    part: Some(Message::Header(_)),
+                })) => {
+                    return Step::Lost(Status::data_loss("a second header came in one stream"));
                 }
                 // A part of a later contract: nothing says that it may be passed over.
                 Ok(Some(StreamDataResponse { part: None })) => {
-                    return Cut::Lost(Status::data_loss("a part of no known kind came"));
+                    return Step::Lost(Status::data_loss("a part of no known kind came"));
                 }
-                Ok(None) => return Cut::Ended,
-                Err(status) => return Cut::Lost(status),
+                Ok(None) => return Step::Ended,
+                Err(status) => return Step::Lost(status),
             };
             // When the applier is gone, it says why itself.
             if send.send(part).await.is_err() || last {
-                return Cut::Ended;
+                return Step::Ended;
             }
         }
     }
@@ -242,7 +261,10 @@ fn why_full(status: &Status) -> Option<String> {
     let reason = reason_of(status)?;
     let cause = metadata_of(status, "cause").unwrap_or_else(|| status.message().to_owned());
     match reason {
-        ErrorReason::TrackingReset => Some(format!("tracking started anew ({}): {cause}", reason_name(reason))),
+        ErrorReason::TrackingReset => Some(format!(
+            "tracking started anew ({}): {cause}",
+            reason_name(reason)
+        )),
         ErrorReason::CheckpointGone => Some(format!(
             "the checkpoint of the last pull is gone ({})",
             reason_name(reason)
@@ -256,23 +278,20 @@ fn is_broken(trust: Option<&TrustReport>) -> bool {
 }
 
 /// A stream of something else must not touch the image.
-fn check_header(
-    header: &DataHeader,
-    snapshot_id: &str,
-    capacity: u64,
-    target: &Checkpoint,
-    since: Option<&Checkpoint>,
-) -> anyhow::Result<()> {
-    let same = header.snapshot_id == snapshot_id
-        && header.capacity_bytes == capacity
-        && header.checkpoint.as_ref() == Some(target)
-        && header.since.as_ref() == since;
+fn check_header(header: &DataHeader, asked: &Asked) -> anyhow::Result<()> {
+    let same = header.snapshot_id == asked.snapshot_id
+        && header.capacity_bytes == asked.capacity
+        && header.checkpoint.as_ref() == Some(&asked.target)
+        && header.since == asked.since;
     if same {
         return Ok(());
     }
     Err(Fault::new(
         Exit::Failed,
-        format!("asked for snapshot {snapshot_id}, the agent streams something else: {header:?}"),
+        format!(
+            "asked for snapshot {}, the agent streams something else: {header:?}",
+            asked.snapshot_id
+        ),
     )
     .advise("the daemon and this command may be of different versions: see `tidemark doctor`")
     .into())

@@ -42,17 +42,30 @@ pub(crate) fn compare_written(image: &Image, written: &[Written]) -> anyhow::Res
     }
     let mut buffer = Vec::new();
     for piece in written {
-        let context = || format!("reading {} back at {}", image.path().display(), piece.offset);
+        let context = || {
+            format!(
+                "reading {} back at {}",
+                image.path().display(),
+                piece.offset
+            )
+        };
         let same = match &piece.hash {
             None => reads_zero(image, piece.offset, piece.length).with_context(context)?,
             Some(hash) => {
                 buffer.resize(usize::try_from(piece.length)?, 0);
-                image.read_at(&mut buffer, piece.offset).with_context(context)?;
+                image
+                    .read_at(&mut buffer, piece.offset)
+                    .with_context(context)?;
                 blake3::hash(&buffer) == *hash
             }
         };
         if !same {
-            return Err(differs(image, piece.offset, piece.length, "what was written"));
+            return Err(differs(
+                image,
+                piece.offset,
+                piece.length,
+                "what was written",
+            ));
         }
     }
     Ok(())
@@ -66,8 +79,11 @@ fn reads_zero(image: &Image, offset: u64, length: u64) -> io::Result<bool> {
     while let Some((start, stop)) = image.next_data(at, end)? {
         at = start;
         while at < stop {
-            let step = usize::try_from(stop - at).map_or(ZERO_PROBE_BYTES, |left| left.min(ZERO_PROBE_BYTES));
-            let Some(part) = buffer.get_mut(..step) else { break };
+            let step = usize::try_from(stop - at)
+                .map_or(ZERO_PROBE_BYTES, |left| left.min(ZERO_PROBE_BYTES));
+            let Some(part) = buffer.get_mut(..step) else {
+                break;
+            };
             image.read_at(part, at)?;
             if part.iter().any(|byte| *byte != 0) {
                 return Ok(false);
@@ -81,7 +97,10 @@ fn reads_zero(image: &Image, offset: u64, length: u64) -> io::Result<bool> {
 fn differs(image: &Image, offset: u64, length: u64, from: &str) -> anyhow::Error {
     Fault::new(
         Exit::Integrity,
-        format!("{} differs from {from} in {offset}+{length}", image.path().display()),
+        format!(
+            "{} differs from {from} in {offset}+{length}",
+            image.path().display()
+        ),
     )
     .advise("the image is not valid: pull again (it will be full), and check memory and disks")
     .into()
@@ -106,7 +125,12 @@ pub(crate) async fn compare_all(
     interrupt: &Interrupt,
     bar: &ProgressBar,
 ) -> anyhow::Result<Image> {
-    let mut comparer = Comparer { image, capacity: against.capacity, position: 0, bar: bar.clone() };
+    let mut comparer = Comparer {
+        image,
+        capacity: against.capacity,
+        position: 0,
+        bar: bar.clone(),
+    };
     while comparer.position < against.capacity {
         let request = HashExtentsRequest {
             snapshot_id: against.snapshot_id.clone(),
@@ -128,7 +152,9 @@ pub(crate) async fn compare_all(
         }
         match fed? {
             Some(status) => patience.pause(status, interrupt).await?,
-            None if comparer.position < against.capacity => patience.pause(truncated(), interrupt).await?,
+            None if comparer.position < against.capacity => {
+                patience.pause(truncated(), interrupt).await?
+            }
             None => {}
         }
     }
@@ -196,11 +222,21 @@ impl Comparer {
     fn piece(&mut self, hash: &[u8], piece_bytes: u32, buffer: &mut Vec<u8>) -> anyhow::Result<()> {
         let length = u64::from(piece_bytes).min(self.capacity - self.position);
         if length == 0 || piece_bytes > PIECE_BYTES * 16 {
-            return Err(Fault::new(Exit::Integrity, "the agent hashed past the volume's end").into());
+            return Err(
+                Fault::new(Exit::Integrity, "the agent hashed past the volume's end").into(),
+            );
         }
         buffer.resize(usize::try_from(length)?, 0);
-        let context = || format!("reading {} at {}", self.image.path().display(), self.position);
-        self.image.read_at(buffer, self.position).with_context(context)?;
+        let context = || {
+            format!(
+                "reading {} at {}",
+                self.image.path().display(),
+                self.position
+            )
+        };
+        self.image
+            .read_at(buffer, self.position)
+            .with_context(context)?;
         if hash != &blake3::hash(buffer).as_bytes()[..] {
             return Err(differs(&self.image, self.position, length, "the snapshot"));
         }
@@ -222,9 +258,21 @@ mod tests {
         let hash = Some(blake3::hash(&[5; 4096]));
         image.write_at(&[5; 4096], 8192).unwrap();
         let written = [
-            Written { offset: 0, length: 8192, hash: None },
-            Written { offset: 8192, length: 4096, hash },
-            Written { offset: 12288, length: (1 << 20) - 12288, hash: None },
+            Written {
+                offset: 0,
+                length: 8192,
+                hash: None,
+            },
+            Written {
+                offset: 8192,
+                length: 4096,
+                hash,
+            },
+            Written {
+                offset: 12288,
+                length: (1 << 20) - 12288,
+                hash: None,
+            },
         ];
         compare_written(&image, &written).unwrap();
         image.write_at(&[1], 700_000).unwrap();

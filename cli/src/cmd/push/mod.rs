@@ -4,7 +4,10 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::{path::{Path, PathBuf}, time::{Duration, Instant}};
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
 
 use serde_json::json;
 use tidemark_proto::v1::{
@@ -19,7 +22,14 @@ use read::{Ended, Reader, Sent};
 
 use crate::{
     client::Client,
-    cmd::{job, pull::{Compress, state::{Loaded, Phase, StateFile}}, volume},
+    cmd::{
+        job,
+        pull::{
+            Compress,
+            state::{Loaded, Phase, StateFile},
+        },
+        volume,
+    },
     context::Context,
     exit::{Exit, Fault},
     image::Image,
@@ -101,12 +111,20 @@ pub(crate) async fn push(args: &PushArgs, context: &Context) -> anyhow::Result<P
     let work = async {
         let (restore, sent) = write(image, &restore, args, &client, context).await?;
         let operation = seal(&restore, &sent, &client, context).await?;
-        Ok(Pushed { restore, sent, operation, duration: started.elapsed() })
+        Ok(Pushed {
+            restore,
+            sent,
+            operation,
+            duration: started.elapsed(),
+        })
     };
     let outcome = context.interrupt.guard(work).await;
     if outcome.is_err() {
         // The session expires by itself when this does not get through.
-        let _ = client.restores().abort_restore(AbortRestoreRequest { restore_id: id }).await;
+        let _ = client
+            .restores()
+            .abort_restore(AbortRestoreRequest { restore_id: id })
+            .await;
     }
     outcome
 }
@@ -121,7 +139,9 @@ fn check_valid(args: &PushArgs) -> anyhow::Result<()> {
         Loaded::Missing => return Ok(()),
         Loaded::Found(state) => match state.phase {
             Phase::Complete { .. } => return Ok(()),
-            Phase::InProgress { .. } => "a pull into it was interrupted: it is neither old nor new".to_owned(),
+            Phase::InProgress { .. } => {
+                "a pull into it was interrupted: it is neither old nor new".to_owned()
+            }
             Phase::Invalid { reason } => format!("it is marked as not valid: {reason}"),
         },
         Loaded::Unreadable(error) => format!("{} cannot be read: {error}", file.path().display()),
@@ -129,9 +149,12 @@ fn check_valid(args: &PushArgs) -> anyhow::Result<()> {
     if args.force {
         return Ok(());
     }
-    Err(Fault::new(Exit::Integrity, format!("{}: {wrong}", args.image.display()))
-        .advise("run `tidemark pull` to its end first, or give --force to push what is there")
-        .into())
+    Err(Fault::new(
+        Exit::Integrity,
+        format!("{}: {wrong}", args.image.display()),
+    )
+    .advise("run `tidemark pull` to its end first, or give --force to push what is there")
+    .into())
 }
 
 async fn begin(args: &PushArgs, capacity: u64, client: &Client) -> anyhow::Result<Restore> {
@@ -146,7 +169,10 @@ async fn begin(args: &PushArgs, capacity: u64, client: &Client) -> anyhow::Resul
         request_id: Uuid::new_v4().to_string(),
     };
     let reply = client.restores().begin_restore(request).await?;
-    reply.into_inner().restore.ok_or_else(|| malformed("BeginRestore", "restore"))
+    reply
+        .into_inner()
+        .restore
+        .ok_or_else(|| malformed("BeginRestore", "restore"))
 }
 
 async fn write(
@@ -160,9 +186,19 @@ async fn write(
     let capacity = restore.capacity_bytes;
     let bar = context.out.bar("pushing", capacity);
     let compress = args.compress == Compress::Zstd;
-    let reader = Reader::new(image, capacity, restore.id.clone(), compress, send, bar.clone());
+    let reader = Reader::new(
+        image,
+        capacity,
+        restore.id.clone(),
+        compress,
+        send,
+        bar.clone(),
+    );
     let reading = tokio::task::spawn_blocking(move || reader.run());
-    let answer = client.restores().write_restore(ReceiverStream::new(receive)).await;
+    let answer = client
+        .restores()
+        .write_restore(ReceiverStream::new(receive))
+        .await;
     let read = reading.await?;
     bar.finish_and_clear();
     let sent = match (read, answer) {
@@ -178,13 +214,21 @@ async fn write(
     }
 }
 
-async fn seal(restore: &Restore, sent: &Sent, client: &Client, context: &Context) -> anyhow::Result<Operation> {
+async fn seal(
+    restore: &Restore,
+    sent: &Sent,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<Operation> {
     let request = SealRestoreRequest {
         restore_id: restore.id.clone(),
         digest: sent.digest.as_bytes().to_vec().into(),
     };
     let reply = client.restores().seal_restore(request).await?;
-    let operation = reply.into_inner().operation.ok_or_else(|| malformed("SealRestore", "operation"))?;
+    let operation = reply
+        .into_inner()
+        .operation
+        .ok_or_else(|| malformed("SealRestore", "operation"))?;
     let ended = job::watch(client, &context.out, "verifying", operation.id).await?;
     job::ensure_succeeded(&ended)?;
     Ok(ended)

@@ -89,14 +89,22 @@ impl Reader {
         let mut at = 0;
         let mut buffer = vec![0; EXTENT_BYTES];
         while at < self.capacity {
-            let found = self.image.next_data(at, self.capacity).with_context(|| self.place(at))?;
+            let found = self
+                .image
+                .next_data(at, self.capacity)
+                .with_context(|| self.place(at))?;
             let (start, end) = found.unwrap_or((self.capacity, self.capacity));
             self.zero(at, start - at)?;
             at = start;
             while at < end {
-                let step = usize::try_from(end - at).map_or(EXTENT_BYTES, |left| left.min(EXTENT_BYTES));
-                let part = buffer.get_mut(..step).ok_or_else(|| io::Error::other("buffer"))?;
-                self.image.read_at(part, at).with_context(|| self.place(at))?;
+                let step =
+                    usize::try_from(end - at).map_or(EXTENT_BYTES, |left| left.min(EXTENT_BYTES));
+                let part = buffer
+                    .get_mut(..step)
+                    .ok_or_else(|| io::Error::other("buffer"))?;
+                self.image
+                    .read_at(part, at)
+                    .with_context(|| self.place(at))?;
                 self.piece(at, &buffer, step)?;
                 at += step as u64;
             }
@@ -165,10 +173,15 @@ impl Reader {
         self.flush_zeros()?;
         let hash = blake3::hash(data);
         let length = data.len() as u64;
-        self.digest.add(offset, length, ExtentKind::Data, Some(&hash));
+        self.digest
+            .add(offset, length, ExtentKind::Data, Some(&hash));
         self.sums.data_bytes += length;
         self.bar.inc(length);
-        let packed = if self.compress { Some(zstd::bulk::compress(data, ZSTD_LEVEL)?) } else { None };
+        let packed = if self.compress {
+            Some(zstd::bulk::compress(data, ZSTD_LEVEL)?)
+        } else {
+            None
+        };
         let (bytes, compression) = match packed.filter(|packed| packed.len() < data.len()) {
             Some(packed) => (packed, Compression::Zstd),
             None => (data.to_vec(), Compression::None),
@@ -212,7 +225,11 @@ fn runs(buffer: &[u8]) -> Vec<Run<'_>> {
             Some(last) if last.zero == zero => {
                 last.data = buffer.get(last.start..end).unwrap_or(last.data);
             }
-            _ => found.push(Run { start, data: piece, zero }),
+            _ => found.push(Run {
+                start,
+                data: piece,
+                zero,
+            }),
         }
         start = end;
     }
@@ -228,7 +245,10 @@ mod tests {
         let mut buffer = vec![0; PROBE_BYTES * 4 + 100];
         buffer[PROBE_BYTES * 2 + 5] = 1;
         let found = runs(&buffer);
-        let shape: Vec<_> = found.iter().map(|run| (run.start, run.data.len(), run.zero)).collect();
+        let shape: Vec<_> = found
+            .iter()
+            .map(|run| (run.start, run.data.len(), run.zero))
+            .collect();
         assert_eq!(
             shape,
             [

@@ -43,7 +43,11 @@ pub(crate) async fn run(args: DiffArgs, client: &Client, context: &Context) -> a
 
 async fn estimate(span: ChangeSpan, client: &Client, context: &Context) -> anyhow::Result<()> {
     let request = EstimateChangesRequest { span: Some(span) };
-    let sums = client.changes().estimate_changes(request).await?.into_inner();
+    let sums = client
+        .changes()
+        .estimate_changes(request)
+        .await?
+        .into_inner();
     context.out.document(&json!({
         "changed_bytes": sums.changed_bytes,
         "zero_bytes": sums.zero_bytes,
@@ -66,10 +70,16 @@ async fn list(span: ChangeSpan, client: &Client, context: &Context) -> anyhow::R
         starting_offset_bytes: 0,
         max_results: 0,
     };
-    let mut stream = client.changes().list_changed_extents(request).await?.into_inner();
+    let mut stream = client
+        .changes()
+        .list_changed_extents(request)
+        .await?
+        .into_inner();
     let (mut extents, mut changed) = (0_u64, 0_u64);
     let mut trust = None;
-    context.out.line(format!("{:>16} {:>16}  KIND", "OFFSET", "LENGTH"));
+    context
+        .out
+        .line(format!("{:>16} {:>16}  KIND", "OFFSET", "LENGTH"));
     while let Some(reply) = stream.message().await? {
         trust = reply.trust.or(trust);
         for extent in &reply.extents {
@@ -92,7 +102,10 @@ async fn list(span: ChangeSpan, client: &Client, context: &Context) -> anyhow::R
         "extents": extents,
         "trust": as_json::trust(trust.as_ref()),
     }}));
-    context.out.say(format!("{} changed in {extents} extents", units::bytes(changed)));
+    context.out.say(format!(
+        "{} changed in {extents} extents",
+        units::bytes(changed)
+    ));
     say_trust(trust.as_ref(), context);
     Ok(())
 }

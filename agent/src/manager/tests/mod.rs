@@ -1,0 +1,9 @@
+//! The control plane over fake volume servers.
+
+pub(crate) mod bench;
+mod cutting;
+pub(crate) mod fake;
+mod leasing;
+mod restarting;
+mod volumes;
+mod watching;
