@@ -2,12 +2,16 @@
 
 mod agent;
 pub mod auth;
+mod change;
 mod checkpoint;
 mod convert;
+mod data;
 mod event;
 mod group;
 mod listen;
 mod log;
+mod operation;
+mod restore;
 mod snapshot;
 pub mod status;
 mod volume;
@@ -21,8 +25,10 @@ use anyhow::Context;
 use nix::unistd::Gid;
 use tidemark_proto::v1::{
     FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
-    checkpoint_service_server::CheckpointServiceServer, event_service_server::EventServiceServer,
-    group_service_server::GroupServiceServer, snapshot_service_server::SnapshotServiceServer,
+    change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
+    data_service_server::DataServiceServer, event_service_server::EventServiceServer,
+    group_service_server::GroupServiceServer, operation_service_server::OperationServiceServer,
+    restore_service_server::RestoreServiceServer, snapshot_service_server::SnapshotServiceServer,
     volume_service_server::VolumeServiceServer,
 };
 use tokio::{
@@ -34,7 +40,10 @@ use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
 
 use crate::{
-    manager::{Clock, Config, HostKernel, Manager},
+    manager::{
+        Clock, Config, HostKernel, Manager, operations::Operations, restores::Restores,
+        streams::Streams,
+    },
     paths::Paths,
 };
 
@@ -121,7 +130,8 @@ async fn serve_until(
     group: Option<Gid>,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
-    let routes = routes(&manager).await?;
+    let operations = Operations::default();
+    let routes = routes(&manager, &operations).await?;
     let ending = Arc::clone(&manager);
     let server = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
@@ -140,7 +150,10 @@ async fn serve_until(
     }
     tracing::info!("stopping; volume servers go on");
     manager.shut_down();
-    match tokio::time::timeout(STOP_WITHIN, &mut server).await {
+    operations.shut_down();
+    // Workers use the runtime: they end before it does.
+    let ended = async { tokio::join!(&mut server, operations.drained()).0 };
+    match tokio::time::timeout(STOP_WITHIN, ended).await {
         Ok(ended) => ended?.context("serving"),
         Err(_) => {
             tracing::warn!("some calls did not end in time");
@@ -151,7 +164,9 @@ async fn serve_until(
 }
 
 /// Every service, with its health and reflection.
-async fn routes(manager: &Arc<Manager>) -> anyhow::Result<Routes> {
+async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Result<Routes> {
+    let streams = Streams::new(Arc::clone(manager), operations.clone());
+    let restores = Arc::new(Restores::of(manager, operations.clone()));
     let manager = || Arc::clone(manager);
     let (reporter, health) = tonic_health::server::health_reporter();
     let reflection = tonic_reflection::server::Builder::configure()
@@ -169,6 +184,12 @@ async fn routes(manager: &Arc<Manager>) -> anyhow::Result<Routes> {
             manager(),
         )))
         .add_service(EventServiceServer::new(event::Events(manager())))
+        .add_service(ChangeServiceServer::new(change::Changes(manager())))
+        .add_service(DataServiceServer::new(data::Data(streams)))
+        .add_service(OperationServiceServer::new(operation::OperationCalls(
+            operations.clone(),
+        )))
+        .add_service(restore::RestoreCalls::server(manager(), restores))
         .add_service(health)
         .add_service(reflection);
     for service in [
@@ -178,6 +199,10 @@ async fn routes(manager: &Arc<Manager>) -> anyhow::Result<Routes> {
         GroupServiceServer::<group::Groups>::NAME,
         CheckpointServiceServer::<checkpoint::Checkpoints>::NAME,
         EventServiceServer::<event::Events>::NAME,
+        ChangeServiceServer::<change::Changes>::NAME,
+        DataServiceServer::<data::Data>::NAME,
+        OperationServiceServer::<operation::OperationCalls>::NAME,
+        RestoreServiceServer::<restore::RestoreCalls>::NAME,
     ] {
         reporter
             .set_service_status(service, ServingStatus::Serving)

@@ -56,9 +56,7 @@ impl RestoreService for RestoreCalls {
         // Goes on when the client goes away: a repeated request then finds the session.
         let (manager, restores) = (Arc::clone(&self.manager), Arc::clone(&self.restores));
         let begun = tokio::spawn(async move { restores.begin(&manager, begin).await });
-        let begun = begun
-            .await
-            .map_err(|error| to_status(Error::internal(error)))?;
+        let begun = begun.await.map_err(Error::internal)?;
         let restore = Some(restore_to_wire(begun?));
         Ok(Response::new(BeginRestoreResponse { restore }))
     }
