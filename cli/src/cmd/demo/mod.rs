@@ -439,9 +439,10 @@ impl Stage {
         };
         let pushed = push::push(&args, &self.context).await?;
         let interrupt = &self.context.interrupt;
+        let image = self.image();
         let same = proof::same_bytes(
             "restored image equals the pulled one",
-            &self.image(),
+            &image,
             &restored,
             interrupt,
         );
