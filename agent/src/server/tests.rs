@@ -81,7 +81,11 @@ impl Setup {
         let (running, stops) = self.try_start().unwrap();
         let (listener, served) = running.door().unwrap();
         thread::spawn(move || listen::accept(&listener, &served));
-        Server { running, stops, paths: self.paths() }
+        Server {
+            running,
+            stops,
+            paths: self.paths(),
+        }
     }
 
     fn refused(&self) -> StartFailure {
@@ -116,7 +120,12 @@ struct Server {
 impl Server {
     fn client(&self) -> Client {
         let mut client = Client::connect(&self.paths);
-        assert!(matches!(client.ask(Call::Hello(Hello { version: wire::VERSION })), Answer::Hello(_)));
+        assert!(matches!(
+            client.ask(Call::Hello(Hello {
+                version: wire::VERSION
+            })),
+            Answer::Hello(_)
+        ));
         client
     }
 
@@ -129,7 +138,11 @@ impl Server {
     }
 
     fn live(&self) -> File {
-        OpenOptions::new().read(true).write(true).open(self.paths.live()).unwrap()
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.paths.live())
+            .unwrap()
     }
 }
 
@@ -142,7 +155,11 @@ impl Client {
 
     fn ask(&mut self, call: Call) -> Answer {
         wire::write(&mut self.0, &Request { call: Some(call) }).unwrap();
-        wire::read::<Reply>(&mut self.0).unwrap().unwrap().result.unwrap()
+        wire::read::<Reply>(&mut self.0)
+            .unwrap()
+            .unwrap()
+            .result
+            .unwrap()
     }
 
     fn refusal(&mut self, call: Call) -> FailureKind {
@@ -160,7 +177,9 @@ impl Client {
     }
 
     fn hold(&mut self) -> u64 {
-        match self.ask(Call::Hold(Hold { max_hold_us: 5_000_000 })) {
+        match self.ask(Call::Hold(Hold {
+            max_hold_us: 5_000_000,
+        })) {
             Answer::Held(held) => held.token,
             other => panic!("{other:?}"),
         }
@@ -168,7 +187,10 @@ impl Client {
 
     fn snapshot(&mut self, id: Id) -> CutReply {
         let token = self.hold();
-        match self.ask(Call::Cut(Cut { token, snapshot_id: id.0.to_vec().into() })) {
+        match self.ask(Call::Cut(Cut {
+            token,
+            snapshot_id: id.0.to_vec().into(),
+        })) {
             Answer::Cut(cut) => cut,
             other => panic!("{other:?}"),
         }
@@ -194,16 +216,39 @@ fn a_volume_is_written_snapshotted_read_and_stopped() {
     let cut = client.snapshot(SNAPSHOT);
     live.write_all_at(&[2; 4_096], 8_192).unwrap();
     live.sync_all().unwrap();
-    assert_eq!(cut.view_path, setup.paths().view(&SNAPSHOT.to_string()).display().to_string());
+    assert_eq!(
+        cut.view_path,
+        setup
+            .paths()
+            .view(&SNAPSHOT.to_string())
+            .display()
+            .to_string()
+    );
     assert!(fs::read(&cut.view_path).unwrap() == before);
     let told = client.describe();
-    assert_eq!((told.capacity_bytes, told.block_bytes, told.epoch), (SIZE, 4096, 2));
+    assert_eq!(
+        (told.capacity_bytes, told.block_bytes, told.epoch),
+        (SIZE, 4096, 2)
+    );
     assert_eq!((told.snapshots.len(), told.checkpoints.len()), (1, 1));
     let counted = told.counters.unwrap();
-    assert!(counted.write_bytes >= 14_096 && counted.preserved_bytes == 4_096, "{counted:?}");
-    assert_eq!(fs::read_link(setup.paths().device_link()).unwrap(), Path::new(&told.device_path));
-    let changes = client.page(Call::Changes(Changes { since_epoch: cut.epoch, ..Changes::default() }));
-    let ranges: Vec<_> = changes.ranges.iter().map(|r| (r.offset_bytes, r.length_bytes)).collect();
+    assert!(
+        counted.write_bytes >= 14_096 && counted.preserved_bytes == 4_096,
+        "{counted:?}"
+    );
+    assert_eq!(
+        fs::read_link(setup.paths().device_link()).unwrap(),
+        Path::new(&told.device_path)
+    );
+    let changes = client.page(Call::Changes(Changes {
+        since_epoch: cut.epoch,
+        ..Changes::default()
+    }));
+    let ranges: Vec<_> = changes
+        .ranges
+        .iter()
+        .map(|r| (r.offset_bytes, r.length_bytes))
+        .collect();
     assert_eq!((ranges, changes.last), (vec![(8_192, 4_096)], true));
     let held = client.page(Call::Allocated(Allocated {
         snapshot_id: SNAPSHOT.0.to_vec().into(),
@@ -213,19 +258,30 @@ fn a_volume_is_written_snapshotted_read_and_stopped() {
     drop(live);
 
     let stopping = server.serve();
-    assert_eq!(client.refusal(Call::Stop(Stop { force: false })), FailureKind::Busy);
+    assert_eq!(
+        client.refusal(Call::Stop(Stop { force: false })),
+        FailureKind::Busy
+    );
     let snapshot_id = SNAPSHOT.0.to_vec();
-    let released = client.ask(Call::ReleaseSnapshot(ReleaseSnapshot { snapshot_id: snapshot_id.into() }));
+    let released = client.ask(Call::ReleaseSnapshot(ReleaseSnapshot {
+        snapshot_id: snapshot_id.into(),
+    }));
     assert!(matches!(released, Answer::Done(_)));
     assert!(!Path::new(&cut.view_path).exists());
-    assert!(matches!(client.ask(Call::Stop(Stop { force: false })), Answer::Done(_)));
+    assert!(matches!(
+        client.ask(Call::Stop(Stop { force: false })),
+        Answer::Done(_)
+    ));
     drop(stopping.join().unwrap());
     assert!(!setup.paths().mount_point().exists() && !setup.paths().device_link().exists());
     assert_eq!(fs::read(&setup.args.origin).unwrap()[8_192], 2);
     // The area is nobody's now: another volume may have it.
     let mut other = setup.args.clone();
     other.volume_id = Id([9; 16]);
-    let again = Setup { args: other, dir: tempfile::tempdir().unwrap() };
+    let again = Setup {
+        args: other,
+        dir: tempfile::tempdir().unwrap(),
+    };
     drop(again.start());
 }
 
@@ -242,7 +298,10 @@ fn a_successor_goes_on_where_a_dead_server_stopped() {
     let told = server.client().describe();
     assert_eq!((told.lineage, told.epoch), (cut.lineage, 2));
     let view = fs::read(&cut.view_path).unwrap();
-    assert!(view[..50_000].iter().all(|byte| *byte == 1) && view[50_000..].iter().all(|byte| *byte == 0));
+    assert!(
+        view[..50_000].iter().all(|byte| *byte == 1)
+            && view[50_000..].iter().all(|byte| *byte == 0)
+    );
 }
 
 #[test]
@@ -252,10 +311,17 @@ fn a_client_that_dies_holds_nobody_up() {
     let mut holder = server.client();
     holder.hold();
     let mut other = server.client();
-    assert_eq!(other.refusal(Call::Hold(Hold { max_hold_us: 1_000_000 })), FailureKind::Busy);
+    assert_eq!(
+        other.refusal(Call::Hold(Hold {
+            max_hold_us: 1_000_000
+        })),
+        FailureKind::Busy
+    );
     drop(holder);
     let token = loop {
-        match other.ask(Call::Hold(Hold { max_hold_us: 5_000_000 })) {
+        match other.ask(Call::Hold(Hold {
+            max_hold_us: 5_000_000,
+        })) {
             Answer::Held(held) => break held.token,
             Answer::Failure(_) => thread::yield_now(),
             other => panic!("{other:?}"),
@@ -263,7 +329,13 @@ fn a_client_that_dies_holds_nobody_up() {
     };
     other.ask(Call::Unhold(Unhold { token }));
     server.live().write_all_at(&[1; 10], 0).unwrap();
-    assert_eq!(other.refusal(Call::Cut(Cut { token, ..Cut::default() })), FailureKind::CutTimeout);
+    assert_eq!(
+        other.refusal(Call::Cut(Cut {
+            token,
+            ..Cut::default()
+        })),
+        FailureKind::CutTimeout
+    );
 }
 
 #[test]
@@ -271,28 +343,62 @@ fn nonsense_is_refused_in_words() {
     let Some(setup) = Setup::new() else { return };
     let server = setup.start();
     let describe = || Call::Describe(Describe {});
-    assert_eq!(Client::connect(&setup.paths()).refusal(describe()), FailureKind::Version);
-    let newer = Call::Hello(Hello { version: wire::VERSION + 1 });
-    assert_eq!(Client::connect(&setup.paths()).refusal(newer), FailureKind::Version);
+    assert_eq!(
+        Client::connect(&setup.paths()).refusal(describe()),
+        FailureKind::Version
+    );
+    let newer = Call::Hello(Hello {
+        version: wire::VERSION + 1,
+    });
+    assert_eq!(
+        Client::connect(&setup.paths()).refusal(newer),
+        FailureKind::Version
+    );
     let mut garbage = Client::connect(&setup.paths());
     io::Write::write_all(&mut garbage.0, &[0xff; 32]).unwrap();
-    assert!(!matches!(wire::read::<Reply>(&mut garbage.0), Ok(Some(_))), "the connection ends");
+    assert!(
+        !matches!(wire::read::<Reply>(&mut garbage.0), Ok(Some(_))),
+        "the connection ends"
+    );
     let mut client = server.client();
     for hold in [0, u64::MAX] {
-        assert_eq!(client.refusal(Call::Hold(Hold { max_hold_us: hold })), FailureKind::Invalid);
+        assert_eq!(
+            client.refusal(Call::Hold(Hold { max_hold_us: hold })),
+            FailureKind::Invalid
+        );
     }
-    let release = |id: &[u8]| Call::ReleaseSnapshot(ReleaseSnapshot { snapshot_id: id.to_vec().into() });
+    let release = |id: &[u8]| {
+        Call::ReleaseSnapshot(ReleaseSnapshot {
+            snapshot_id: id.to_vec().into(),
+        })
+    };
     assert_eq!(client.refusal(release(&[1; 15])), FailureKind::Invalid);
-    assert_eq!(client.refusal(release(&[1; 16])), FailureKind::SnapshotNotFound);
-    let gone = Call::Changes(Changes { since_epoch: 77, ..Changes::default() });
+    assert_eq!(
+        client.refusal(release(&[1; 16])),
+        FailureKind::SnapshotNotFound
+    );
+    let gone = Call::Changes(Changes {
+        since_epoch: 77,
+        ..Changes::default()
+    });
     assert_eq!(client.refusal(gone), FailureKind::CheckpointGone);
-    let other = Call::Changes(Changes { lineage: vec![1; 16].into(), since_epoch: 1, ..Changes::default() });
+    let other = Call::Changes(Changes {
+        lineage: vec![1; 16].into(),
+        since_epoch: 1,
+        ..Changes::default()
+    });
     assert_eq!(client.refusal(other), FailureKind::TrackingReset);
     let token = client.hold();
-    let wrong = Cut { token, snapshot_id: vec![1; 3].into() };
+    let wrong = Cut {
+        token,
+        snapshot_id: vec![1; 3].into(),
+    };
     assert_eq!(client.refusal(Call::Cut(wrong)), FailureKind::Invalid);
     client.ask(Call::Unhold(Unhold { token }));
-    let events = client.ask(Call::WaitEvents(WaitEvents { after_sequence: 0, wait_us: 1 }));
+    let events = client.ask(Call::WaitEvents(WaitEvents {
+        after_sequence: 0,
+        wait_us: 1,
+    }));
     assert!(matches!(events, Answer::Events(_)));
     let crowd: Vec<_> = (0..16).map(|_| Client::connect(&setup.paths())).collect();
     let mut turned_away = Client::connect(&setup.paths());
@@ -310,7 +416,11 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
         args.name = "other".to_owned();
         args.volume_id = Id([3; 16]);
         change(&mut args);
-        Setup { args, dir: tempfile::tempdir().unwrap() }.refused()
+        Setup {
+            args,
+            dir: tempfile::tempdir().unwrap(),
+        }
+        .refused()
     };
     let file = |name: &str, len: u64| {
         let path = setup.dir.path().join(name);
@@ -319,25 +429,71 @@ fn what_cannot_be_served_is_refused_with_its_reason() {
     };
     let area = setup.dir.path().join("new area");
     let image = file("image", 1 << 20);
-    assert_eq!(with(&|args| args.origin = "/nonexistent".into()), StartFailure::OriginUnsuitable);
-    assert_eq!(with(&|args| args.origin = "/dev/null".into()), StartFailure::OriginUnsuitable);
-    assert_eq!(with(&|args| args.origin = file("empty", 0)), StartFailure::OriginUnsuitable);
-    assert_eq!(with(&|args| args.block_bytes = 5000), StartFailure::OriginUnsuitable);
-    assert_eq!(with(&|args| args.area = args.origin.clone()), StartFailure::AreaOnVolume);
-    assert_eq!(with(&|args| args.area_size = Some(1 << 60)), StartFailure::AreaNoSpace);
-    assert_eq!(with(&|args| args.area_size = Some(4096)), StartFailure::AreaNoSpace);
+    assert_eq!(
+        with(&|args| args.origin = "/nonexistent".into()),
+        StartFailure::OriginUnsuitable
+    );
+    assert_eq!(
+        with(&|args| args.origin = "/dev/null".into()),
+        StartFailure::OriginUnsuitable
+    );
+    assert_eq!(
+        with(&|args| args.origin = file("empty", 0)),
+        StartFailure::OriginUnsuitable
+    );
+    assert_eq!(
+        with(&|args| args.block_bytes = 5000),
+        StartFailure::OriginUnsuitable
+    );
+    assert_eq!(
+        with(&|args| args.area = args.origin.clone()),
+        StartFailure::AreaOnVolume
+    );
+    assert_eq!(
+        with(&|args| args.area_size = Some(1 << 60)),
+        StartFailure::AreaNoSpace
+    );
+    assert_eq!(
+        with(&|args| args.area_size = Some(4096)),
+        StartFailure::AreaNoSpace
+    );
     let junk = file("junk", 0);
     fs::write(&junk, vec![7; 1 << 20]).unwrap();
-    assert_eq!(with(&|args| args.area = junk.clone()), StartFailure::AreaCorrupt);
-    assert!(!setup.args.area.exists(), "a failed start leaves no area behind");
+    assert_eq!(
+        with(&|args| args.area = junk.clone()),
+        StartFailure::AreaCorrupt
+    );
+    assert!(
+        !setup.args.area.exists(),
+        "a failed start leaves no area behind"
+    );
 
     let server = setup.start();
-    assert_eq!(setup.refused(), StartFailure::OriginInUse, "a second server");
-    assert_eq!(with(&|args| args.area = area.clone()), StartFailure::OriginInUse, "a second volume");
-    assert_eq!(with(&|args| args.origin = image.clone()), StartFailure::AreaInUse);
-    assert_eq!(server.client().describe().name, "data", "the first is not harmed");
+    assert_eq!(
+        setup.refused(),
+        StartFailure::OriginInUse,
+        "a second server"
+    );
+    assert_eq!(
+        with(&|args| args.area = area.clone()),
+        StartFailure::OriginInUse,
+        "a second volume"
+    );
+    assert_eq!(
+        with(&|args| args.origin = image.clone()),
+        StartFailure::AreaInUse
+    );
+    assert_eq!(
+        server.client().describe().name,
+        "data",
+        "the first is not harmed"
+    );
     drop(server);
-    assert_eq!(with(&|args| args.origin = image.clone()), StartFailure::AreaCorrupt, "another volume's");
+    assert_eq!(
+        with(&|args| args.origin = image.clone()),
+        StartFailure::AreaCorrupt,
+        "another volume's"
+    );
 }
 
 #[test]
@@ -350,6 +506,8 @@ fn an_aborted_connection_is_noticed() {
     while server.running.is_serving() {
         thread::yield_now();
     }
-    let Server { mut running, stops, .. } = server;
+    let Server {
+        mut running, stops, ..
+    } = server;
     assert!(stop::serve_until_stopped(&mut running, &stops).is_err());
 }

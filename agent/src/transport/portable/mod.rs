@@ -233,7 +233,9 @@ impl Portable {
             Err(error) => {
                 self.keep_device(&path);
                 Err(match error {
-                    LoopError::Busy { path, user } => UnmountError::DeviceInUse { device: path, user },
+                    LoopError::Busy { path, user } => {
+                        UnmountError::DeviceInUse { device: path, user }
+                    }
                     error => UnmountError::Device(error),
                 })
             }
