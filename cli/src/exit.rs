@@ -157,7 +157,7 @@ impl Report {
             .filter(|info| info.domain == DOMAIN);
         let known = reason_of(status);
         Self {
-            exit: known.map_or_else(|| exit_of_code(status.code()), exit_of_reason),
+            exit: known.map_or_else(|| exit_of_status(status), exit_of_reason),
             message: parts.join(": "),
             advice: known
                 .and_then(advice_for)
@@ -244,8 +244,13 @@ fn exit_of_reason(reason: ErrorReason) -> Exit {
     }
 }
 
-fn exit_of_code(code: Code) -> Exit {
-    match code {
+/// Without a reason of the agent's.
+fn exit_of_status(status: &Status) -> Exit {
+    // Only a status that the transport made on this side has a source, whatever its code.
+    if std::error::Error::source(status).is_some() {
+        return Exit::NoDaemon;
+    }
+    match status.code() {
         Code::Unavailable => Exit::NoDaemon,
         Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
         Code::InvalidArgument => Exit::Usage,

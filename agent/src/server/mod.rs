@@ -168,6 +168,3 @@ fn log_to_stderr() {
     // Fails only where a subscriber is set already, as in tests.
     drop(subscriber.try_init());
 }
-
-#[cfg(test)]
-mod tests;

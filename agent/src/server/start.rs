@@ -176,34 +176,48 @@ fn open_volume(args: &VolumeArgs, origin: Claimed, area: &AreaFile) -> Result<Op
             capacity: origin.capacity,
             block_bytes: args.block_bytes,
         })?;
-    let origin_modified_us = modified_us(&origin);
     let state_dir = memory_dir::create(&agent_paths(args), &args.name)?;
     let fresh = is_empty(&state_dir);
-    let at_area = || StartError::io("opening", area.path());
-    let area_disk = area
-        .file()
-        .and_then(FileDisk::from_file)
-        .map_err(at_area())?;
-    let origin = origin
-        .into_disk()
-        .map_err(StartError::io("opening", &args.origin))?;
-    let discard_zeroes = origin.discard_zeroes();
-    let volume = block_on(Engine::open(Options {
-        origin,
-        area: area_disk,
-        geometry,
-        state_dir: state_dir.clone(),
-        volume_id: args.volume_id,
-        policy: args.full_policy(),
-        clock: SystemClock,
-        origin_modified_us,
-    }))?;
+    let opened = open_engine(args, origin, area, geometry, state_dir.clone());
+    let (volume, discard_zeroes) = opened.inspect_err(|_| {
+        if fresh {
+            log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
+        }
+    })?;
     Ok(Opened {
         volume: Arc::new(volume),
         discard_zeroes,
         state_dir,
         fresh,
     })
+}
+
+/// The engine, and whether its origin reads zeros after a discard.
+fn open_engine(
+    args: &VolumeArgs,
+    origin: Claimed,
+    area: &AreaFile,
+    geometry: Geometry,
+    state_dir: PathBuf,
+) -> Result<(Engine, bool), StartError> {
+    let origin_modified_us = modified_us(&origin);
+    let area_disk = area.file().and_then(FileDisk::from_file);
+    let area = area_disk.map_err(StartError::io("opening", area.path()))?;
+    let origin = origin
+        .into_disk()
+        .map_err(StartError::io("opening", &args.origin))?;
+    let discard_zeroes = origin.discard_zeroes();
+    let volume = block_on(Engine::open(Options {
+        origin,
+        area,
+        geometry,
+        state_dir,
+        volume_id: args.volume_id,
+        policy: args.full_policy(),
+        clock: SystemClock,
+        origin_modified_us,
+    }))?;
+    Ok((volume, discard_zeroes))
 }
 
 fn is_empty(dir: &Path) -> bool {

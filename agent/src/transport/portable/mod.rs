@@ -21,8 +21,6 @@ mod stale;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) use tests::abort_connection;
 
 use std::{
     fs, io,

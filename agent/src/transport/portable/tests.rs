@@ -522,7 +522,7 @@ fn an_unmount_is_refused_while_files_are_open() {
     mounted.unmount();
 }
 
-pub(crate) fn abort_connection(minor: u64) {
+fn abort_connection(minor: u64) {
     let control = tempfile::tempdir().unwrap();
     run(
         "mount",

@@ -439,8 +439,12 @@ impl Stage {
         };
         let pushed = push::push(&args, &self.context).await?;
         let (image, interrupt) = (self.image(), &self.context.interrupt);
-        let same =
-            proof::same_bytes("restored image equals the pulled one", &image, &restored, interrupt);
+        let same = proof::same_bytes(
+            "restored image equals the pulled one",
+            &image,
+            &restored,
+            interrupt,
+        );
         verdicts.push(same.await?);
         Ok(pushed)
     }

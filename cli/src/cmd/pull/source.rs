@@ -131,7 +131,10 @@ impl Held {
         if let Some(snapshot) = &source.snapshot {
             return Self::new(snapshot.clone(), false, None);
         }
-        if let Some(held) = Self::from_interrupted(client, source, state).await? {
+        // One with a lease cannot be kept: a snapshot that is to stay is made anew.
+        if !making.keep
+            && let Some(held) = Self::from_interrupted(client, source, state).await?
+        {
             return Ok(held);
         }
         let request = CreateSnapshotRequest {

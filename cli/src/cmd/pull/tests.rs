@@ -202,7 +202,7 @@ async fn no_diff_means_full_with_the_cause() {
 
 #[tokio::test]
 async fn wrong_bytes_end_the_pull_and_mark_the_image() {
-    for fault in [Injected::Corrupt(2), Injected::WrongDigest] {
+    for fault in [Injected::Corrupt(1), Injected::WrongDigest] {
         let (fake, args) = pulled_and_changed().await;
         fake.model().faults.push_back(fault);
         assert_eq!(run(&fake, &args).await.unwrap_err(), Exit::Integrity);
