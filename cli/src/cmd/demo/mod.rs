@@ -306,6 +306,9 @@ impl Stage {
         let interrupt = self.context.interrupt.clone();
         let work = move || tree::copy(from.as_deref(), &to, budget, &interrupt);
         let copied = tokio::task::spawn_blocking(work).await??;
+        // The first trim of a file system discards all its free space: not to be taken for a
+        // change between the pulls.
+        self.trim().await;
         self.tell(&format!(
             "{} files of {} ({}), and a database with transactions going on",
             copied.files.len(),
@@ -315,20 +318,23 @@ impl Stage {
         Ok(copied)
     }
 
+    /// Discards what the file system does not use; what fstrim said. Where that cannot be done
+    /// it is no matter: the diff holds the deletions either way.
+    async fn trim(&self) -> Option<String> {
+        let said = host::run("fstrim", &[&"-v", &self.mount_point()])
+            .await
+            .ok()?;
+        let (_, what) = said.trim().rsplit_once(": ")?;
+        Some(what.to_owned())
+    }
+
     /// Changes files while the load goes on.
     async fn change(&self, copied: tree::Copied, undo: &mut Undo) -> anyhow::Result<()> {
         let to = self.mount_point().join("tree");
         let interrupt = self.context.interrupt.clone();
         let work = move || tree::change(&copied, &to, &interrupt);
         let changed = tokio::task::spawn_blocking(work).await??;
-        // What is not supported here is no matter: the deletions are in the diff either way.
-        let trimmed = match host::run("fstrim", &[&"-v", &self.mount_point()]).await {
-            Ok(said) => said
-                .trim()
-                .rsplit_once(": ")
-                .map(|(_, rest)| format!("; trimmed {rest}")),
-            Err(_) => None,
-        };
+        let trimmed = self.trim().await.map(|said| format!("; fstrim: {said}"));
         self.tell(&format!(
             "changes: {} files edited, {} lengthened, {} deleted, {} added{}",
             changed.edited,
