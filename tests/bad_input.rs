@@ -5,7 +5,7 @@ use tidemark_proto::v1::{
     DeleteCheckpointRequest, DeleteSnapshotRequest, EstimateChangesRequest, ExtentRange,
     FreezeMode, GetGroupRequest, GetOperationRequest, GetRestoreRequest, Group, HashExtentsRequest,
     ListAllocatedExtentsRequest, ListChangedExtentsRequest, ReadExtentsRequest, RenewLeaseRequest,
-    StreamDataRequest,
+    ResetTrackingRequest, StreamDataRequest,
 };
 use tidemark_tests::{
     Api, Daemon, MIB, Random,
@@ -142,6 +142,7 @@ fn ranges_and_points_that_no_volume_has() {
         epoch: point.epoch + 1000,
         ..point
     };
+    // It tells what a client does next: where nothing was reset, there is no cause to give.
     let (lineage, epoch) = (unknown_lineage.clone(), unknown_epoch.clone());
     let streamed = snapshot.id.clone();
     assert_refused(
@@ -173,9 +174,9 @@ fn ranges_and_points_that_no_volume_has() {
                 },
             ),
             case(
-                "a diff of another lineage",
+                "a diff of a lineage that never was",
                 Code::FailedPrecondition,
-                "TRACKING_RESET",
+                "CHECKPOINT_GONE",
                 move |api| changes(api, &lineage),
             ),
             case(
@@ -185,9 +186,9 @@ fn ranges_and_points_that_no_volume_has() {
                 move |api| changes(api, &epoch),
             ),
             case(
-                "an estimate of another lineage",
+                "an estimate of a lineage that never was",
                 Code::FailedPrecondition,
-                "TRACKING_RESET",
+                "CHECKPOINT_GONE",
                 {
                     let since = unknown_lineage.clone();
                     move |api| {
@@ -198,9 +199,9 @@ fn ranges_and_points_that_no_volume_has() {
                 },
             ),
             case(
-                "an increment of another lineage",
+                "an increment of a lineage that never was",
                 Code::FailedPrecondition,
-                "TRACKING_RESET",
+                "CHECKPOINT_GONE",
                 {
                     let since = unknown_lineage;
                     move |api| stream(api, &streamed, Some(since.clone()), 0)
@@ -221,6 +222,36 @@ fn ranges_and_points_that_no_volume_has() {
             ),
         ],
     );
+}
+
+#[test]
+fn a_point_before_a_reset_is_told_with_its_cause() {
+    let daemon = Daemon::start();
+    daemon.attach_new("vol", BYTES, AREA);
+    let api = daemon.api();
+    let before = api.snapshot("vol");
+    let request = ResetTrackingRequest {
+        name: "vol".into(),
+        reason: "the disk was swapped".into(),
+    };
+    let reset = api.call(api.volumes().reset_tracking(request));
+    let lineage = reset.expect("a reset").volume.expect("a volume").lineage;
+    let old = before.checkpoint.expect("a checkpoint");
+    assert_ne!(lineage, old.lineage);
+
+    let after = api.snapshot("vol");
+    let refused = [changes(&api, &old), stream(&api, &after.id, Some(old), 0)];
+
+    for refused in refused {
+        let refused = refused.expect_err("no diff reaches over a reset");
+        assert_eq!(refused.reason, "TRACKING_RESET", "{refused:?}");
+        assert_eq!(refused.code, Code::FailedPrecondition);
+        let cause = refused.metadata.get("cause").map(String::as_str);
+        assert!(
+            cause.is_some_and(|cause| cause.contains("swapped")),
+            "{refused:?}"
+        );
+    }
 }
 
 #[test]

@@ -117,9 +117,8 @@ fn a_client_dies_and_its_lease_ends_with_nothing_left() {
         now.state() == SnapshotState::Released
     });
     host::eventually("the store is empty again", || used_bytes(&api) == 0);
-    let refused = pull::pull(&api, &snapshot, None, &daemon.path("late.img"))
-        .err()
-        .expect("its data is gone");
+    let refused =
+        pull::pull(&api, &snapshot, None, &daemon.path("late.img")).expect_err("its data is gone");
     assert!(
         matches!(
             refused.reason.as_str(),

@@ -13,14 +13,20 @@ const LAYERS: [(&str, &[&str]); 9] = [
     ("request", &[]),
     ("disk", &["request"]),
     ("volume", &["disk", "request"]),
-    ("host", &["paths"]),
+    ("host", &["disk", "paths"]),
     ("transport", &["disk", "request", "host", "paths"]),
     (
         "server",
         &["transport", "volume", "disk", "request", "host", "paths"],
     ),
-    ("manager", &["host", "paths"]),
+    ("manager", &["server", "volume", "host", "paths"]),
     ("rpc", &["manager", "paths"]),
+];
+
+/// All that the control plane may name of the data plane: the protocol, and what it tells.
+const SHARED: [(&str, &[&str]); 2] = [
+    ("server::", &["wire"]),
+    ("volume::", &["Counters", "Extent", "ExtentPage", "Kind"]),
 ];
 
 /// Crates that only some folders may name.
@@ -78,6 +84,45 @@ fn the_agents_parts_import_one_way() {
         }
     }
     complain(wrong);
+}
+
+#[test]
+fn the_control_plane_never_holds_the_engine() {
+    let mut wrong = Vec::new();
+    let folder = "agent/src/manager/";
+    for source in sources::all() {
+        if !source.path.starts_with(folder) || source.is_test() {
+            continue;
+        }
+        for (number, line) in source.code() {
+            for (part, allowed) in SHARED {
+                let strangers = named_after(line, part)
+                    .into_iter()
+                    .filter(|name| !allowed.contains(&name.as_str()));
+                wrong.extend(
+                    strangers.map(|name| format!("{}:{number}: {part}{name}", source.path)),
+                );
+            }
+        }
+    }
+    complain(wrong);
+}
+
+/// What a line takes from the agent's own `part`; paths within the manager are not meant.
+fn named_after(line: &str, part: &str) -> Vec<String> {
+    let line = line.trim_start();
+    let starts = line
+        .find(&format!("crate::{part}"))
+        .map(|at| at + "crate::".len());
+    // Within the braces of `use crate::{`, rustfmt starts a line with the part.
+    let starts = starts.or(line.starts_with(part).then_some(0));
+    let Some(rest) = starts.map(|at| &line[at + part.len()..]) else {
+        return Vec::new();
+    };
+    match rest.strip_prefix('{') {
+        Some(list) => first_names(list),
+        None => word(rest).into_iter().collect(),
+    }
 }
 
 fn part_of(path: &str) -> Option<&str> {

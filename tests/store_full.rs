@@ -143,8 +143,7 @@ fn overwrite(daemon: &Daemon) -> Report {
 
 fn refusal(api: &Api, snapshot: &Snapshot, daemon: &Daemon) -> Refusal {
     pull::pull(api, snapshot, None, &daemon.path("never.img"))
-        .err()
-        .expect("a dropped snapshot cannot be pulled")
+        .expect_err("a dropped snapshot cannot be pulled")
 }
 
 fn assert_overflowed(refusal: &Refusal) {

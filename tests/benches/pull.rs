@@ -85,7 +85,7 @@ fn print(copy: f64, full: f64, increment: f64) {
         table.row(&[
             what.into(),
             format!("{seconds:.2}"),
-            format!("{:.0}", 1073.741_824 / seconds),
+            format!("{:.0}", 1_073.741_824 / seconds),
             ratio(copy, seconds),
         ]);
     }

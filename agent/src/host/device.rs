@@ -199,3 +199,31 @@ fn children(folder: &Path, keep: impl Fn(&Path) -> bool) -> Vec<DeviceNumber> {
     numbers.sort_unstable();
     numbers
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_read_split_and_joined() {
+        let number = DeviceNumber::parse("259:1048575\n").unwrap();
+        assert_eq!(number.to_string(), "259:1048575");
+        assert_eq!(DeviceNumber::from_raw(number.to_raw()), number);
+        for text in ["", "8", "8:", ":1", "8:x", "8:-1", "8:1:1"] {
+            assert_eq!(DeviceNumber::parse(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_block_device_has_no_number() {
+        let none = DeviceNumber::of_block_device(Path::new("/dev/null"));
+        assert_eq!(none.unwrap(), None);
+        let unknown = DeviceNumber {
+            major: 7,
+            minor: 1 << 19,
+        };
+        assert_eq!(unknown.capacity(), None);
+        assert_eq!(unknown.whole_disk(), None);
+        assert!(unknown.partitions().is_empty() && unknown.slaves().is_empty());
+    }
+}

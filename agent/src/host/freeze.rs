@@ -12,7 +12,8 @@
 //! frozen <us>                                  all are; it took so long
 //!                                              thaw
 //! thawed <us> requested|deadline|eof|signal    held for so long from `frozen` on; exit 0
-//! failed <errno> <mount point>                 none is frozen any more; exit 1
+//! failed <errno> <mount point>                 could not be frozen; none is any more; exit 1
+//! stuck <errno> <mount point>                  could not be thawed; exit 1
 //! ```
 //!
 //! Freezing runs in a thread of its own: it may wait for a slow device, while the deadline must
@@ -99,7 +100,7 @@ pub fn run(args: FreezeArgs) -> anyhow::Result<()> {
     for point in &args.mount_points {
         match open_mount(point) {
             Ok(file) => files.push(file),
-            Err(error) => fail(&error, point),
+            Err(error) => fail("failed", &error, point),
         }
     }
     protect();
@@ -111,16 +112,35 @@ pub fn run(args: FreezeArgs) -> anyhow::Result<()> {
     let freezing = Freezing::start(files)?;
     match freezing.watch(&mut orders, &signals, deadline) {
         Ok((held, cause)) => say(&format!("thawed {} {}\n", held.as_micros(), cause.word())),
-        Err((index, error)) => {
-            let point = args.mount_points.get(index);
-            fail(&error, point.map_or(Path::new("?"), PathBuf::as_path));
+        Err(failure) => {
+            let point = args.mount_points.get(failure.index);
+            let point = point.map_or(Path::new("?"), PathBuf::as_path);
+            fail(failure.verb, &failure.error, point);
         }
     }
     Ok(())
 }
 
-/// A mount point by its place among the arguments, and what went wrong there.
-type Failure = (usize, io::Error);
+/// What went wrong with a file system.
+struct Failure {
+    /// How it is told.
+    verb: &'static str,
+    /// The mount point's place among the arguments.
+    index: usize,
+    error: io::Error,
+}
+
+impl Failure {
+    fn to_freeze(index: usize, error: io::Error) -> Self {
+        let verb = "failed";
+        Self { verb, index, error }
+    }
+
+    fn to_thaw(index: usize, error: io::Error) -> Self {
+        let verb = "stuck";
+        Self { verb, index, error }
+    }
+}
 
 /// The freezing thread, as the watching one sees it.
 struct Freezing {
@@ -160,19 +180,17 @@ impl Freezing {
         let started = Instant::now();
         let interrupted = orders.wait(signals, Some(&self.done), started, deadline);
         let frozen_at = Instant::now();
-        let since = {
-            let mut progress = lock(&self.progress);
-            let failed = progress.failed.take();
+        let (since, next, failed) = {
+            let progress = lock(&self.progress);
             let since = progress.since.unwrap_or(started);
-            let next = progress.frozen;
-            drop(progress);
-            if interrupted.is_some() || failed.is_some() {
-                let late = || (next, io::Error::from_raw_os_error(libc::ETIMEDOUT));
-                self.thaw()?;
-                return Err(failed.unwrap_or_else(late));
-            }
-            since
+            let last = self.files.len().saturating_sub(1);
+            (since, progress.frozen.min(last), progress.failed.is_some())
         };
+        if interrupted.is_some() || failed {
+            self.thaw()?;
+            let late = io::Error::from_raw_os_error(libc::ETIMEDOUT);
+            return Err(Failure::to_freeze(next, late));
+        }
         let took = frozen_at.duration_since(since);
         say(&format!("frozen {}\n", took.as_micros()));
         // Without a second descriptor to wait for, there is always a cause.
@@ -182,7 +200,7 @@ impl Freezing {
     }
 
     /// Thaws what is frozen, last one first, and waits for the thread, which thaws what it had
-    /// under way.
+    /// under way. An error is the first that either met with.
     fn thaw(self) -> Result<(), Failure> {
         let frozen = {
             let mut progress = lock(&self.progress);
@@ -192,10 +210,11 @@ impl Freezing {
         let mut failed = None;
         for (index, file) in self.files.iter().enumerate().take(frozen).rev() {
             if let Err(error) = thaw_if_frozen(file) {
-                failed.get_or_insert((index, error));
+                failed.get_or_insert(Failure::to_thaw(index, error));
             }
         }
         let _ = self.thread.join();
+        let failed = failed.or_else(|| lock(&self.progress).failed.take());
         failed.map_or(Ok(()), Err)
     }
 }
@@ -224,13 +243,13 @@ fn freeze_all(files: &[File], progress: &Mutex<Progress>) {
         match answer {
             Ok(()) if progress.stopped => {
                 if let Err(error) = thaw_if_frozen(file) {
-                    progress.failed = Some((index, error));
+                    progress.failed = Some(Failure::to_thaw(index, error));
                 }
                 return;
             }
             Ok(()) => progress.frozen = index + 1,
             Err(error) => {
-                progress.failed = Some((index, error));
+                progress.failed = Some(Failure::to_freeze(index, error));
                 return;
             }
         }
@@ -353,10 +372,10 @@ fn say(line: &str) {
     let _ = stdout.flush();
 }
 
-/// The last word of a freeze that failed; everything is thawed.
-fn fail(error: &io::Error, point: &Path) -> ! {
+/// The last word of a freeze that failed.
+fn fail(verb: &str, error: &io::Error, point: &Path) -> ! {
     let errno = error.raw_os_error().unwrap_or(libc::EIO);
-    let mut line = format!("failed {errno} ").into_bytes();
+    let mut line = format!("{verb} {errno} ").into_bytes();
     line.extend_from_slice(point.as_os_str().as_bytes());
     line.push(b'\n');
     let mut stdout = io::stdout().lock();

@@ -77,6 +77,9 @@ pub enum FreezeError {
     /// The helper ended without a word; what it may have frozen was thawed.
     #[error("the freeze helper ended before all was frozen")]
     HelperDied,
+    /// It failed, and undoing it failed as well.
+    #[error(transparent)]
+    Stuck(#[from] ThawError),
 }
 
 /// A file system may still be frozen.
@@ -160,9 +163,7 @@ impl Freezer {
                 Err(failure(errno, mount_point))
             }
             _ => {
-                // Whether it can be thawed is said by whoever next writes there: nothing more
-                // can be done here.
-                let _ = helper.rescue();
+                helper.rescue()?;
                 Err(FreezeError::HelperDied)
             }
         }
@@ -234,6 +235,7 @@ enum Word {
     Frozen(Duration),
     Thawed(Thawed),
     Failed(i32, PathBuf),
+    Stuck,
 }
 
 impl Word {
@@ -256,6 +258,7 @@ impl Word {
                 number.parse().ok()?,
                 PathBuf::from(OsString::from_vec(fields.next()?.to_vec())),
             )),
+            b"stuck" => Some(Self::Stuck),
             _ => None,
         }
     }
@@ -338,8 +341,8 @@ impl Helper {
     fn await_thawed(&mut self, until: Instant) -> Option<Thawed> {
         match self.next_word(until)? {
             Word::Thawed(thawed) => Some(thawed),
-            // It could not thaw one of them: we try.
-            Word::Failed(..) | Word::Freezing(_) | Word::Frozen(_) => None,
+            // When it could not thaw one of them, we try.
+            Word::Stuck | Word::Failed(..) | Word::Freezing(_) | Word::Frozen(_) => None,
         }
     }
 
@@ -438,5 +441,43 @@ fn failure(errno: i32, mount_point: PathBuf) -> FreezeError {
             mount_point,
             source: io::Error::from_raw_os_error(errno),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_helpers_words_are_understood() {
+        assert!(matches!(
+            Word::parse(b"freezing 3"),
+            Some(Word::Freezing(3))
+        ));
+        let frozen = Word::parse(b"frozen 1500");
+        assert!(matches!(frozen, Some(Word::Frozen(took)) if took.as_micros() == 1500));
+        let failed = Word::parse(b"failed 16 /mnt/a b");
+        assert!(matches!(failed, Some(Word::Failed(16, at)) if at == Path::new("/mnt/a b")));
+        let causes = [
+            ("requested", ThawCause::Requested),
+            ("deadline", ThawCause::Deadline),
+            ("eof", ThawCause::Helper),
+            ("signal", ThawCause::Helper),
+        ];
+        for (word, cause) in causes {
+            let line = format!("thawed 7 {word}");
+            let thawed = Word::parse(line.as_bytes());
+            assert!(matches!(thawed, Some(Word::Thawed(t)) if t.cause == cause));
+        }
+        for line in [
+            "",
+            "thawed",
+            "thawed x eof",
+            "frozen -1",
+            "failed 16",
+            "hello 1",
+        ] {
+            assert!(Word::parse(line.as_bytes()).is_none(), "{line}");
+        }
     }
 }

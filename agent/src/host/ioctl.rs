@@ -1,10 +1,6 @@
 //! The kernel calls of `host` that no safe wrapper offers: the only `unsafe` of this folder.
 
-use std::{
-    fs::File,
-    io,
-    os::fd::{AsRawFd, RawFd},
-};
+use std::{fs::File, io, os::fd::AsRawFd};
 
 use libc::c_int;
 
@@ -152,20 +148,45 @@ pub(super) fn loop_set_status(device: &File, info: &LoopInfo) -> io::Result<()> 
 /// Takes a write lease and gives it back at once: EAGAIN when anyone else, the kernel's own
 /// users included, has the file open.
 pub(super) fn try_write_lease(file: &File) -> io::Result<()> {
-    // Whoever opens the file in between waits for us and we get a signal. That is SIGIO unless
+    take_write_lease(file)?;
+    set(file, libc::F_SETLEASE, libc::F_UNLCK)
+}
+
+fn take_write_lease(file: &File) -> io::Result<()> {
+    // Whoever opens the file meanwhile waits for us and we get a signal. That is SIGIO unless
     // said otherwise, which ends a process; SIGURG does not.
-    set(file.as_raw_fd(), F_SETSIG, libc::SIGURG)?;
-    set(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)?;
-    set(file.as_raw_fd(), libc::F_SETLEASE, libc::F_UNLCK)
+    set(file, F_SETSIG, libc::SIGURG)?;
+    set(file, libc::F_SETLEASE, libc::F_WRLCK)
 }
 
 /// linux/fcntl.h.
 const F_SETSIG: c_int = 10;
 
-fn set(fd: RawFd, command: c_int, value: c_int) -> io::Result<()> {
+fn set(file: &File, command: c_int, value: c_int) -> io::Result<()> {
     // SAFETY: both commands in use here take an int.
-    match unsafe { libc::fcntl(fd, command, value) } {
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, value) } {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::OpenOptionsExt;
+
+    use super::*;
+
+    #[test]
+    fn opening_a_leased_file_ends_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let file = File::create(&path).unwrap();
+        take_write_lease(&file).unwrap();
+        let mut reader = File::options();
+        reader.read(true).custom_flags(libc::O_NONBLOCK);
+        let answer = reader.open(&path).unwrap_err();
+        assert_eq!(answer.raw_os_error(), Some(libc::EAGAIN));
+        set(&file, libc::F_SETLEASE, libc::F_UNLCK).unwrap();
+        reader.open(&path).unwrap();
     }
 }

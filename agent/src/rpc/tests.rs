@@ -44,9 +44,9 @@ impl Api {
                 Ok::<_, std::io::Error>(hyper_util::rt::TokioIo::new(stream))
             }
         });
-        let channel = Endpoint::from_static("http://tidemark").connect_with_connector(connect);
+        let endpoint = Endpoint::from_static("http://tidemark");
         Self {
-            channel: channel.await.unwrap(),
+            channel: endpoint.connect_with_connector(connect).await.unwrap(),
             bench,
             manager,
             stop,

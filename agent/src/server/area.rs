@@ -63,7 +63,11 @@ impl AreaFile {
             Ok(found) if found.is_file() => {
                 let area = Self::claim_file(path, false)?;
                 // An empty file is one that an operator made to be filled.
-                let len = if found.len() == 0 { size.unwrap_or(0) } else { found.len() };
+                let len = if found.len() == 0 {
+                    size.unwrap_or(0)
+                } else {
+                    found.len()
+                };
                 if size.is_some_and(|size| size != len) {
                     tracing::warn!(path = %path.display(), len, "the area exists already and keeps its size");
                 }
@@ -74,9 +78,11 @@ impl AreaFile {
                 path: path.to_owned(),
             }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let size = size.filter(|size| *size > 0).ok_or_else(|| AreaError::Missing {
-                    path: path.to_owned(),
-                })?;
+                let size = size
+                    .filter(|size| *size > 0)
+                    .ok_or_else(|| AreaError::Missing {
+                        path: path.to_owned(),
+                    })?;
                 let area = Self::claim_file(path, true)?;
                 area.reserve(size).inspect_err(|_| area.discard_new())?;
                 Ok(area)
@@ -96,7 +102,11 @@ impl AreaFile {
 
     fn claim_device(path: &Path) -> Result<Self, AreaError> {
         // The kernel refuses a second exclusive opener, and one of a mounted device.
-        let file = OpenOptions::new().read(true).write(true).custom_flags(libc::O_EXCL).open(path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .custom_flags(libc::O_EXCL)
+            .open(path);
         let file = file.map_err(|source| match source.raw_os_error() {
             Some(libc::EBUSY) => AreaError::InUse {
                 path: path.to_owned(),
@@ -187,7 +197,11 @@ mod tests {
         assert_eq!(second.kind(), StartFailure::AreaInUse);
         drop(area);
         AreaFile::open(&path, Some(1 << 21)).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().len(), 1 << 20, "it keeps its size");
+        assert_eq!(
+            fs::metadata(&path).unwrap().len(),
+            1 << 20,
+            "it keeps its size"
+        );
     }
 
     #[test]

@@ -46,7 +46,11 @@ where
     }
 
     fn views(&self) -> Vec<View> {
-        let live = self.volume.snapshots().into_iter().filter(|found| found.fate == Fate::Live);
+        let live = self
+            .volume
+            .snapshots()
+            .into_iter()
+            .filter(|found| found.fate == Fate::Live);
         live.map(|found| View {
             id: found.id,
             created_us: found.created_us,

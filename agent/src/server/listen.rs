@@ -74,16 +74,21 @@ pub(super) fn accept(listener: &UnixListener, served: &Arc<Served>) {
             }
         };
         let Some(place) = Place::take(&taken) else {
-            turn_away(stream, "this server has as many connections as it takes: close one");
+            turn_away(
+                stream,
+                "this server has as many connections as it takes: close one",
+            );
             continue;
         };
         let served = Arc::clone(served);
-        let spawned = thread::Builder::new().name("connection".to_owned()).spawn(move || {
-            let _place = place;
-            if let Err(error) = converse(stream, served) {
-                tracing::warn!(%error, "a connection of the private protocol ended");
-            }
-        });
+        let spawned = thread::Builder::new()
+            .name("connection".to_owned())
+            .spawn(move || {
+                let _place = place;
+                if let Err(error) = converse(stream, served) {
+                    tracing::warn!(%error, "a connection of the private protocol ended");
+                }
+            });
         if let Err(error) = spawned {
             tracing::warn!(%error, "no thread for a connection");
         }

@@ -36,7 +36,6 @@ use served::StopRequest;
 /// How long the engine's clean-up may rest.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
 
-
 /// Arguments of `tidemarkd volume`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct VolumeArgs {
@@ -95,7 +94,10 @@ fn parse_id(text: &str) -> Result<Id, String> {
 }
 
 fn parse_queues(text: &str) -> Result<usize, String> {
-    let queues = text.parse().ok().filter(|queues| (1..=MAX_THREADS).contains(queues));
+    let queues = text
+        .parse()
+        .ok()
+        .filter(|queues| (1..=MAX_THREADS).contains(queues));
     queues.ok_or_else(|| format!("from 1 to {MAX_THREADS}"))
 }
 
@@ -110,14 +112,20 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     let started = start::start(&args, stop.clone(), wake);
     let mut running = started.inspect_err(|error| {
         let message = error.to_string();
-        Outcome::Failed { kind: error.kind(), message }.tell();
+        Outcome::Failed {
+            kind: error.kind(),
+            message,
+        }
+        .tell();
     })?;
     let (listener, served) = running.door()?;
     let volume = running.volume();
-    spawn("housekeeping", move || loop {
-        // Woken or not, and also when nobody is left to wake it: it is time.
-        let _ = wakes.recv_timeout(HOUSEKEEPING);
-        volume.housekeep();
+    spawn("housekeeping", move || {
+        loop {
+            // Woken or not, and also when nobody is left to wake it: it is time.
+            let _ = wakes.recv_timeout(HOUSEKEEPING);
+            volume.housekeep();
+        }
     })?;
     spawn("signals", move || pass_on(signals, &stop))?;
     spawn("accept", move || listen::accept(&listener, &served))?;
@@ -160,6 +168,3 @@ fn log_to_stderr() {
     // Fails only where a subscriber is set already, as in tests.
     drop(subscriber.try_init());
 }
-
-#[cfg(test)]
-mod tests;

@@ -77,7 +77,9 @@ impl Outcome {
             return Some(Self::Ready);
         }
         let (name, message) = line.strip_prefix("error ")?.split_once(' ')?;
-        let kind = StartFailure::ALL.into_iter().find(|kind| kind.name() == name)?;
+        let kind = StartFailure::ALL
+            .into_iter()
+            .find(|kind| kind.name() == name)?;
         Some(Self::Failed {
             kind,
             message: message.to_owned(),
@@ -126,7 +128,14 @@ mod tests {
 
     #[test]
     fn other_lines_are_no_outcome() {
-        for line in ["", "ready?", "error", "error INTERNAL", "error NOVEL why", "thread panicked"] {
+        for line in [
+            "",
+            "ready?",
+            "error",
+            "error INTERNAL",
+            "error NOVEL why",
+            "thread panicked",
+        ] {
             assert_eq!(Outcome::parse(line), None, "{line}");
         }
     }

@@ -27,7 +27,9 @@ pub(super) fn settle() {
     match setsid() {
         // EPERM: a session of its own already.
         Ok(_) | Err(Errno::EPERM) => {}
-        Err(error) => tracing::warn!(%error, "no session of its own; a signal to the parent's group ends this server"),
+        Err(error) => {
+            tracing::warn!(%error, "no session of its own; a signal to the parent's group ends this server")
+        }
     }
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         tracing::warn!(%error, "the kernel may kill this server when memory runs out");

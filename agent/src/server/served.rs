@@ -76,7 +76,10 @@ impl Drop for HoldPermit {
 }
 
 impl Served {
-    #[expect(clippy::too_many_arguments, reason = "each is one fact about the volume")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one fact about the volume"
+    )]
     pub(super) fn new(
         name: String,
         volume_id: Id,

@@ -107,7 +107,10 @@ fn agent_paths(args: &VolumeArgs) -> Paths {
 
 fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
     let paths = agent_paths(args).volume(&args.name);
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(paths.dir());
+    let made = DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(paths.dir());
     made.map_err(StartError::io("creating", paths.dir()))?;
     Ok(paths)
 }
@@ -126,7 +129,9 @@ fn lock(args: &VolumeArgs, paths: &VolumePaths) -> Result<File, StartError> {
                     name: args.name.clone(),
                 });
             }
-            Err(TryLockError::Error(source)) => return Err(StartError::io("locking", &path)(source)),
+            Err(TryLockError::Error(source)) => {
+                return Err(StartError::io("locking", &path)(source));
+            }
         }
     }
     Ok(file)
@@ -164,40 +169,55 @@ impl Opened {
     }
 }
 
-fn open_volume(
-    args: &VolumeArgs,
-    origin: Claimed,
-    area: &AreaFile,
-) -> Result<Opened, StartError> {
+fn open_volume(args: &VolumeArgs, origin: Claimed, area: &AreaFile) -> Result<Opened, StartError> {
     let geometry =
         Geometry::new(origin.capacity, args.block_bytes).ok_or_else(|| StartError::Geometry {
             path: args.origin.clone(),
             capacity: origin.capacity,
             block_bytes: args.block_bytes,
         })?;
-    let origin_modified_us = modified_us(&origin);
     let state_dir = memory_dir::create(&agent_paths(args), &args.name)?;
     let fresh = is_empty(&state_dir);
-    let at_area = || StartError::io("opening", area.path());
-    let area_disk = area.file().and_then(FileDisk::from_file).map_err(at_area())?;
-    let origin = origin.into_disk().map_err(StartError::io("opening", &args.origin))?;
-    let discard_zeroes = origin.discard_zeroes();
-    let volume = block_on(Engine::open(Options {
-        origin,
-        area: area_disk,
-        geometry,
-        state_dir: state_dir.clone(),
-        volume_id: args.volume_id,
-        policy: args.full_policy(),
-        clock: SystemClock,
-        origin_modified_us,
-    }))?;
+    let opened = open_engine(args, origin, area, geometry, state_dir.clone());
+    let (volume, discard_zeroes) = opened.inspect_err(|_| {
+        if fresh {
+            log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
+        }
+    })?;
     Ok(Opened {
         volume: Arc::new(volume),
         discard_zeroes,
         state_dir,
         fresh,
     })
+}
+
+/// The engine, and whether its origin reads zeros after a discard.
+fn open_engine(
+    args: &VolumeArgs,
+    origin: Claimed,
+    area: &AreaFile,
+    geometry: Geometry,
+    state_dir: PathBuf,
+) -> Result<(Engine, bool), StartError> {
+    let origin_modified_us = modified_us(&origin);
+    let area_disk = area.file().and_then(FileDisk::from_file);
+    let area = area_disk.map_err(StartError::io("opening", area.path()))?;
+    let origin = origin
+        .into_disk()
+        .map_err(StartError::io("opening", &args.origin))?;
+    let discard_zeroes = origin.discard_zeroes();
+    let volume = block_on(Engine::open(Options {
+        origin,
+        area,
+        geometry,
+        state_dir,
+        volume_id: args.volume_id,
+        policy: args.full_policy(),
+        clock: SystemClock,
+        origin_modified_us,
+    }))?;
+    Ok((volume, discard_zeroes))
 }
 
 fn is_empty(dir: &Path) -> bool {
@@ -209,7 +229,11 @@ fn modified_us(origin: &Claimed) -> Option<u64> {
     if origin.is_block_device() {
         return None;
     }
-    let modified = origin.file.metadata().and_then(|metadata| metadata.modified()).ok()?;
+    let modified = origin
+        .file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok()?;
     let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).ok()
 }
@@ -219,7 +243,11 @@ fn mount(args: &VolumeArgs, paths: &VolumePaths, opened: &Opened) -> Result<Port
     let options = portable::Options {
         threads: args.queues,
     };
-    Ok(Portable::mount(&paths.mount_point(), Arc::new(backend), &options)?)
+    Ok(Portable::mount(
+        &paths.mount_point(),
+        Arc::new(backend),
+        &options,
+    )?)
 }
 
 impl Running {
@@ -257,7 +285,10 @@ impl Running {
             tracing::error!(%error, "the area still names this volume: remove the file before it is used for another");
         }
         let paths = &self.served.paths;
-        log_unless_gone(&paths.control_socket(), fs::remove_file(paths.control_socket()));
+        log_unless_gone(
+            &paths.control_socket(),
+            fs::remove_file(paths.control_socket()),
+        );
         log_unless_gone(&paths.mount_point(), fs::remove_dir(paths.mount_point()));
     }
 

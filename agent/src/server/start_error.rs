@@ -6,7 +6,11 @@ use std::{
 };
 
 use super::{area::AreaError, outcome::StartFailure};
-use crate::{host::{claim::ClaimError, memory_dir::MemoryDirError}, transport::portable::MountError, volume::OpenError};
+use crate::{
+    host::{claim::ClaimError, memory_dir::MemoryDirError},
+    transport::portable::MountError,
+    volume::OpenError,
+};
 
 /// The server did not start; nothing is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -15,13 +19,17 @@ pub(super) enum StartError {
     Running { name: String },
     #[error(transparent)]
     Origin(#[from] ClaimError),
-    #[error("origin {path} has {capacity} bytes, which cannot be tracked in blocks of {block_bytes}")]
+    #[error(
+        "origin {path} has {capacity} bytes, which cannot be tracked in blocks of {block_bytes}"
+    )]
     Geometry {
         path: PathBuf,
         capacity: u64,
         block_bytes: u32,
     },
-    #[error("the {what} must not lie on the volume itself: {chain}. Choose a path on another file system")]
+    #[error(
+        "the {what} must not lie on the volume itself: {chain}. Choose a path on another file system"
+    )]
     OnVolume { what: &'static str, chain: String },
     #[error(transparent)]
     Area(#[from] AreaError),
@@ -57,7 +65,9 @@ impl StartError {
             Self::Open(OpenError::AreaCorrupt(_)) => StartFailure::AreaCorrupt,
             Self::Open(OpenError::AreaTooSmall { .. }) => StartFailure::AreaNoSpace,
             Self::Open(OpenError::Area(_) | OpenError::State { .. }) => StartFailure::Internal,
-            Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => StartFailure::Unsupported,
+            Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => {
+                StartFailure::Unsupported
+            }
             Self::Mount(_) | Self::Memory(_) | Self::Io { .. } => StartFailure::Internal,
         }
     }

@@ -66,7 +66,10 @@ fn stop(running: &mut Running, force: bool) -> Result<(), Failure> {
 
 fn refuse_live_snapshots(running: &Running, force: bool) -> Result<(), Failure> {
     let snapshots = running.served().volume.snapshots();
-    let live = snapshots.iter().filter(|snapshot| snapshot.fate == Fate::Live).count();
+    let live = snapshots
+        .iter()
+        .filter(|snapshot| snapshot.fate == Fate::Live)
+        .count();
     if live > 0 && !force {
         let message = format!("{live} snapshots are live: release them, or stop with force");
         return Err(failure(FailureKind::Busy, message));
@@ -76,7 +79,11 @@ fn refuse_live_snapshots(running: &Running, force: bool) -> Result<(), Failure> 
 
 fn detach(running: &mut Running) -> Result<(), Failure> {
     running.unmount().map_err(|error| {
-        let kind = if error.is_busy() { FailureKind::Busy } else { FailureKind::Io };
+        let kind = if error.is_busy() {
+            FailureKind::Busy
+        } else {
+            FailureKind::Io
+        };
         failure(kind, error.to_string())
     })?;
     // From here on there is no way back: nothing serves the host.

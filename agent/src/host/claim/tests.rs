@@ -198,22 +198,3 @@ fn swap_space_is_refused() {
     run("swapoff", &[device.path()]);
     assert!(matches!(answer, Err(ClaimError::Swap { .. })));
 }
-
-/// The kernel signals a lease's holder when someone opens the file, and that signal would end
-/// the process.
-#[test]
-fn a_file_opened_while_it_is_claimed_ends_nobody() {
-    let image = image(4096);
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                drop(File::open(&image.path).unwrap());
-            }
-        });
-        for _ in 0..2000 {
-            let _ = claim(&image.path, Purpose::Origin);
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    });
-}

@@ -218,7 +218,8 @@ fn bytes_of(contents: &[Content], tail: usize) -> Vec<u8> {
             Content::Hole | Content::ZeroData => bytes.extend_from_slice(&[0; 4096]),
             Content::Random(seed) => {
                 bytes.extend(
-                    (0..4096u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8 ^ seed),
+                    (0..4096u32)
+                        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13).to_le_bytes()[0] ^ seed),
                 );
             }
         }
@@ -364,7 +365,9 @@ fn zero_blocks_inside_data_are_told_apart() {
 
 #[test]
 fn ranges_are_read_in_the_order_given() {
-    let bytes: Vec<u8> = (0..4u32 << 20).map(|i| (i >> 12) as u8 | 1).collect();
+    let bytes: Vec<u8> = (0..4u32 << 20)
+        .map(|i| (i >> 12).to_le_bytes()[0] | 1)
+        .collect();
     let ranges = vec![
         ByteRange::new((2 << 20) + 17, 1 << 20),
         ByteRange::new(5, 10),
@@ -465,7 +468,9 @@ async fn spawned(subject: Fake, operations: &Operations) -> (Feed<Part>, String)
 
 #[tokio::test]
 async fn threads_send_what_the_calling_thread_would() {
-    let bytes: Vec<u8> = (0..9u32 << 20).map(|i| (i >> 15) as u8).collect();
+    let bytes: Vec<u8> = (0..9u32 << 20)
+        .map(|i| (i >> 15).to_le_bytes()[0])
+        .collect();
     let expected = full(Fake::whole(&bytes), 0);
     let operations = Operations::default();
     let (mut stream, id) = spawned(Fake::whole(&bytes), &operations).await;

@@ -24,7 +24,9 @@ pub(super) fn changes(served: &Served, asked: &Changes) -> Result<ExtentPage, Fa
     let until = (asked.until_epoch != 0).then_some(Epoch(asked.until_epoch));
     let since = Epoch(asked.since_epoch);
     let max = page_size(asked.max_ranges);
-    let page = served.volume.changes(lineage, since, until, asked.start_bytes, max);
+    let page = served
+        .volume
+        .changes(lineage, since, until, asked.start_bytes, max);
     Ok(extent_page(served, page.map_err(change_failure)?))
 }
 
@@ -43,7 +45,10 @@ pub(super) fn release(served: &Served, asked: &ReleaseSnapshot) -> Result<(), Fa
 }
 
 pub(super) fn forget(served: &Served, asked: &ForgetCheckpoint) -> Result<(), Failure> {
-    served.volume.forget(Epoch(asked.epoch)).map_err(release_failure)?;
+    served
+        .volume
+        .forget(Epoch(asked.epoch))
+        .map_err(release_failure)?;
     served.wake_housekeeping();
     Ok(())
 }
@@ -80,7 +85,9 @@ fn extent_page(served: &Served, page: volume::ExtentPage) -> ExtentPage {
     };
     ExtentPage {
         ranges: page.extents.into_iter().map(range).collect(),
-        next_bytes: page.next.unwrap_or_else(|| served.volume.geometry().capacity()),
+        next_bytes: page
+            .next
+            .unwrap_or_else(|| served.volume.geometry().capacity()),
         last: page.next.is_none(),
     }
 }

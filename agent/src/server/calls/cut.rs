@@ -36,7 +36,9 @@ impl Session {
             lineage: made.checkpoint.lineage.0.to_vec().into(),
             epoch: made.checkpoint.epoch.0,
             held_us: u64::try_from(made.held.as_micros()).unwrap_or(u64::MAX),
-            view_path: view_path.map(|path| path.display().to_string()).unwrap_or_default(),
+            view_path: view_path
+                .map(|path| path.display().to_string())
+                .unwrap_or_default(),
             created_us: made.checkpoint.created_us,
         })
     }
@@ -53,5 +55,6 @@ fn optional_id(bytes: &[u8]) -> Result<Option<Id>, Failure> {
         return Ok(None);
     }
     let id = Id::from_slice(bytes).filter(|id| *id != Id::NIL);
-    id.map(Some).ok_or_else(|| failure(FailureKind::Invalid, "a snapshot's id has 16 bytes"))
+    id.map(Some)
+        .ok_or_else(|| failure(FailureKind::Invalid, "a snapshot's id has 16 bytes"))
 }

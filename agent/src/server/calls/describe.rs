@@ -2,9 +2,7 @@
 
 use std::path::Path;
 
-use tidemark_proto::private::{
-    CheckpointInfo, Counters, Description, SnapshotFate, SnapshotInfo,
-};
+use tidemark_proto::private::{CheckpointInfo, Counters, Description, SnapshotFate, SnapshotInfo};
 
 use crate::{
     server::served::Served,
@@ -31,7 +29,11 @@ pub(super) fn describe(served: &Served) -> Description {
         epoch: status.epoch.0,
         store_capacity_bytes: status.store_capacity,
         store_used_bytes: status.store_used,
-        snapshots: status.snapshots.iter().map(|found| snapshot(served, found)).collect(),
+        snapshots: status
+            .snapshots
+            .iter()
+            .map(|found| snapshot(served, found))
+            .collect(),
         checkpoints: status.checkpoints.iter().map(checkpoint).collect(),
         counters: Some(counters(&status.counters)),
         changed_bytes_in_epoch: status.changed_bytes,

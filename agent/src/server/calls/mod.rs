@@ -52,7 +52,10 @@ impl Session {
     /// Answers one request.
     pub(super) fn answer(&mut self, request: Request) -> Answered {
         let Some(call) = request.call else {
-            return refused(FailureKind::Invalid, "a request without a call this server knows");
+            return refused(
+                FailureKind::Invalid,
+                "a request without a call this server knows",
+            );
         };
         match (self.greeted, call) {
             (_, Call::Hello(hello)) => self.hello(&hello),
@@ -65,7 +68,8 @@ impl Session {
     fn hello(&mut self, hello: &Hello) -> Answered {
         if hello.version != wire::VERSION {
             let (asked, spoken) = (hello.version, wire::VERSION);
-            let message = format!("this server speaks version {spoken} of its protocol, not {asked}");
+            let message =
+                format!("this server speaks version {spoken} of its protocol, not {asked}");
             return refused(FailureKind::Version, message);
         }
         self.greeted = true;
@@ -104,7 +108,10 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         for token in self.holds.keys() {
-            tracing::warn!(token, "a client went away while it held changes: they go on");
+            tracing::warn!(
+                token,
+                "a client went away while it held changes: they go on"
+            );
             self.served.volume.unhold(HoldToken(*token));
         }
     }

@@ -129,7 +129,9 @@ impl<B: Backend> Files<B> {
             entries.push((LIVE, FileType::RegularFile, LIVE_NAME.to_owned()));
             entries.push((SNAPSHOTS, FileType::Directory, SNAPSHOTS_NAME.to_owned()));
         } else if let Some(views) = self.listings().get(&handle) {
-            let named = views.iter().map(|view| (UNKNOWN, FileType::RegularFile, view.id.to_string()));
+            let named = views
+                .iter()
+                .map(|view| (UNKNOWN, FileType::RegularFile, view.id.to_string()));
             entries.extend(named);
         }
         let skip = usize::try_from(from).unwrap_or(usize::MAX);
@@ -157,7 +159,10 @@ fn request_features(config: &mut KernelConfig) {
     ];
     for feature in wanted {
         if let Err(missing) = config.add_capabilities(feature) {
-            tracing::info!(?missing, "this kernel's FUSE lacks a feature; going on without it");
+            tracing::info!(
+                ?missing,
+                "this kernel's FUSE lacks a feature; going on without it"
+            );
         }
     }
     // Each call stores its argument or names the nearest value that it takes.

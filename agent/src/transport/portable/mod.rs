@@ -21,8 +21,6 @@ mod stale;
 
 #[cfg(test)]
 mod tests;
-#[cfg(test)]
-pub(crate) use tests::abort_connection;
 
 use std::{
     fs, io,
@@ -233,7 +231,9 @@ impl Portable {
             Err(error) => {
                 self.keep_device(&path);
                 Err(match error {
-                    LoopError::Busy { path, user } => UnmountError::DeviceInUse { device: path, user },
+                    LoopError::Busy { path, user } => {
+                        UnmountError::DeviceInUse { device: path, user }
+                    }
                     error => UnmountError::Device(error),
                 })
             }

@@ -120,7 +120,11 @@ impl Nodes {
             INodeNo::ROOT => Some(Node::Root),
             LIVE => Some(Node::Live),
             SNAPSHOTS => Some(Node::Snapshots),
-            INodeNo(number) => self.lock().known.get(&number).map(|known| Node::View(known.view)),
+            INodeNo(number) => self
+                .lock()
+                .known
+                .get(&number)
+                .map(|known| Node::View(known.view)),
         }
     }
 
@@ -186,7 +190,11 @@ mod tests {
         nodes.forgotten(first, 1);
         assert_eq!(nodes.node(first), None);
         assert_eq!(nodes.node(second), Some(Node::View(view(2))));
-        assert_ne!(nodes.looked_up(view(1)), first, "a number is never used again");
+        assert_ne!(
+            nodes.looked_up(view(1)),
+            first,
+            "a number is never used again"
+        );
     }
 
     #[test]

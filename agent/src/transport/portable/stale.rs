@@ -39,8 +39,12 @@ fn detach_devices(live: &Path) -> io::Result<()> {
     for dead in backings.filter(|backing| backing.path == live) {
         let device = dead.number.node();
         match LoopDevice::adopt(&device).and_then(LoopDevice::detach) {
-            Ok(()) => tracing::warn!(device = %device.display(), "detached the loop device of a server that died"),
-            Err(error) => tracing::warn!(%error, "the loop device of a server that died is left to its last user: unmount it"),
+            Ok(()) => {
+                tracing::warn!(device = %device.display(), "detached the loop device of a server that died")
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the loop device of a server that died is left to its last user: unmount it")
+            }
         }
     }
     Ok(())
@@ -58,7 +62,12 @@ mod tests {
             41 40 0:41 / /run/a\\040b/fs rw - fuse tidemark rw\n\
             42 1 0:42 / /run/other rw - fuse sshfs rw\n",
         );
-        let count = |at: &str| table.iter().filter(|mount| is_ours(mount, Path::new(at))).count();
+        let count = |at: &str| {
+            table
+                .iter()
+                .filter(|mount| is_ours(mount, Path::new(at)))
+                .count()
+        };
         assert_eq!(count("/run/a b/fs"), 2);
         assert_eq!(count("/run/other"), 0);
         assert_eq!(count("/proc"), 0);

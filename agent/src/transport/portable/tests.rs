@@ -47,14 +47,20 @@ impl Memory {
 
     fn snapshot(&self, byte: u8) -> Id {
         let id = Id([byte; 16]);
-        let view = View { id, created_us: 1_700_000_000_000_000 };
+        let view = View {
+            id,
+            created_us: 1_700_000_000_000_000,
+        };
         let frozen = self.bytes.read().unwrap().clone();
         self.views.write().unwrap().push((view, frozen));
         id
     }
 
     fn release(&self, id: Id) {
-        self.views.write().unwrap().retain(|(view, _)| view.id != id);
+        self.views
+            .write()
+            .unwrap()
+            .retain(|(view, _)| view.id != id);
     }
 
     fn asked(&self) -> Vec<&'static str> {
@@ -93,7 +99,9 @@ impl Backend for Memory {
                 self.bytes.write().unwrap()[span(range.offset, len)].fill(0);
                 "discard"
             }
-            Request::WriteZeroes { range, may_unmap, .. } => {
+            Request::WriteZeroes {
+                range, may_unmap, ..
+            } => {
                 let len = usize::try_from(range.len).unwrap();
                 self.bytes.write().unwrap()[span(range.offset, len)].fill(0);
                 if may_unmap { "zeroes unmap" } else { "zeroes" }
@@ -104,7 +112,12 @@ impl Backend for Memory {
     }
 
     fn views(&self) -> Vec<View> {
-        self.views.read().unwrap().iter().map(|(view, _)| *view).collect()
+        self.views
+            .read()
+            .unwrap()
+            .iter()
+            .map(|(view, _)| *view)
+            .collect()
     }
 
     async fn read_view(&self, id: Id, offset: u64, into: &mut [u8]) -> Result<(), Errno> {
@@ -120,7 +133,10 @@ impl Backend for Memory {
         let rest = &bytes[usize::try_from(offset).unwrap()..];
         let hole = rest[0] == 0;
         let len = rest.iter().take_while(|byte| (**byte == 0) == hole).count();
-        Ok(Run { end: offset + len as u64, hole })
+        Ok(Run {
+            end: offset + len as u64,
+            hole,
+        })
     }
 }
 
@@ -145,8 +161,14 @@ impl Mounted {
         }
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("fs");
-        let portable = Portable::mount(&root, Arc::clone(&backend), &Options { threads: 4 }).unwrap();
-        Some(Self { portable: Some(portable), backend, root, _dir: dir })
+        let portable =
+            Portable::mount(&root, Arc::clone(&backend), &Options { threads: 4 }).unwrap();
+        Some(Self {
+            portable: Some(portable),
+            backend,
+            root,
+            _dir: dir,
+        })
     }
 
     fn portable(&mut self) -> &mut Portable {
@@ -154,7 +176,11 @@ impl Mounted {
     }
 
     fn live(&self) -> File {
-        OpenOptions::new().read(true).write(true).open(self.root.join("live")).unwrap()
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(self.root.join("live"))
+            .unwrap()
     }
 
     fn view(&self, id: Id) -> PathBuf {
@@ -188,12 +214,21 @@ fn pattern(len: usize, seed: usize) -> Vec<u8> {
 fn bytes_come_back_whatever_their_alignment() {
     // Neither a multiple of a block nor of a sector.
     const SIZE: usize = (3 << 20) + 777;
-    let Some(mounted) = Mounted::new(SIZE) else { return };
+    let Some(mounted) = Mounted::new(SIZE) else {
+        return;
+    };
     let live = mounted.live();
     assert_eq!(live.metadata().unwrap().len(), SIZE as u64);
     assert_eq!(live.metadata().unwrap().mode() & 0o7777, 0o600);
-    for (seed, (offset, len)) in
-        [(0, 1), (511, 2), (4095, 4098), (1 << 20, 2 << 20), (SIZE - 5, 5)].into_iter().enumerate()
+    for (seed, (offset, len)) in [
+        (0, 1),
+        (511, 2),
+        (4095, 4098),
+        (1 << 20, 2 << 20),
+        (SIZE - 5, 5),
+    ]
+    .into_iter()
+    .enumerate()
     {
         let wrote = pattern(len, seed);
         live.write_all_at(&wrote, offset as u64).unwrap();
@@ -209,9 +244,15 @@ fn bytes_come_back_whatever_their_alignment() {
 
 #[test]
 fn the_end_is_the_end() {
-    let Some(mounted) = Mounted::new(10_000) else { return };
+    let Some(mounted) = Mounted::new(10_000) else {
+        return;
+    };
     let live = mounted.live();
-    assert_eq!(live.write_at(&[1; 100], 9_950).unwrap(), 50, "a write at the end is short");
+    assert_eq!(
+        live.write_at(&[1; 100], 9_950).unwrap(),
+        50,
+        "a write at the end is short"
+    );
     assert_eq!(errno(live.write_at(&[1; 100], 10_000)), Some(libc::ENOSPC));
     assert_eq!(errno(live.write_at(&[1; 1], 1 << 40)), Some(libc::ENOSPC));
     let mut buffer = [0; 100];
@@ -220,15 +261,29 @@ fn the_end_is_the_end() {
     assert_eq!(errno(live.set_len(9_999)), Some(libc::EPERM));
     assert_eq!(errno(live.set_len(10_001)), Some(libc::EPERM));
     live.set_len(10_000).unwrap();
-    assert_eq!(errno(File::create(mounted.root.join("live"))), Some(libc::EPERM));
-    assert_eq!(errno(File::create(mounted.root.join("other"))), Some(libc::EPERM));
-    assert_eq!(errno(fs::remove_file(mounted.root.join("live"))), Some(libc::EPERM));
-    assert_eq!(errno(fs::create_dir(mounted.root.join("folder"))), Some(libc::EPERM));
+    assert_eq!(
+        errno(File::create(mounted.root.join("live"))),
+        Some(libc::EPERM)
+    );
+    assert_eq!(
+        errno(File::create(mounted.root.join("other"))),
+        Some(libc::EPERM)
+    );
+    assert_eq!(
+        errno(fs::remove_file(mounted.root.join("live"))),
+        Some(libc::EPERM)
+    );
+    assert_eq!(
+        errno(fs::create_dir(mounted.root.join("folder"))),
+        Some(libc::EPERM)
+    );
 }
 
 #[test]
 fn durability_is_passed_on() {
-    let Some(mounted) = Mounted::new(1 << 20) else { return };
+    let Some(mounted) = Mounted::new(1 << 20) else {
+        return;
+    };
     let live = mounted.live();
     mounted.backend.asked();
     live.write_all_at(&[1; 4096], 0).unwrap();
@@ -247,7 +302,9 @@ fn durability_is_passed_on() {
 
 #[test]
 fn holes_are_punched_and_ranges_zeroed() {
-    let Some(mounted) = Mounted::new(100_000) else { return };
+    let Some(mounted) = Mounted::new(100_000) else {
+        return;
+    };
     let live = mounted.live();
     live.write_all_at(&pattern(100_000, 1), 0).unwrap();
     mounted.backend.asked();
@@ -264,7 +321,10 @@ fn holes_are_punched_and_ranges_zeroed() {
         expected[range].fill(0);
     }
     assert!(*mounted.backend.bytes.read().unwrap() == expected);
-    assert_eq!(fallocate(&live, zero, 99_000, 9_000), Err(nix::Error::ENOSPC));
+    assert_eq!(
+        fallocate(&live, zero, 99_000, 9_000),
+        Err(nix::Error::ENOSPC)
+    );
     for other in [FallocateFlags::empty(), keep] {
         assert_eq!(fallocate(&live, other, 0, 10), Err(nix::Error::EOPNOTSUPP));
     }
@@ -274,7 +334,9 @@ fn holes_are_punched_and_ranges_zeroed() {
 fn a_hole_reads_as_zeros_where_discards_do_not() {
     let mut backend = Memory::new(65_536);
     Arc::get_mut(&mut backend).unwrap().discard_zeroes = false;
-    let Some(mounted) = Mounted::over(backend) else { return };
+    let Some(mounted) = Mounted::over(backend) else {
+        return;
+    };
     let punch = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     mounted.backend.asked();
     fallocate(mounted.live(), punch, 0, 4096).unwrap();
@@ -283,7 +345,9 @@ fn a_hole_reads_as_zeros_where_discards_do_not() {
 
 #[test]
 fn views_appear_stay_and_vanish() {
-    let Some(mounted) = Mounted::new(50_000) else { return };
+    let Some(mounted) = Mounted::new(50_000) else {
+        return;
+    };
     let live = mounted.live();
     let before = pattern(50_000, 1);
     live.write_all_at(&before, 0).unwrap();
@@ -300,27 +364,40 @@ fn views_appear_stay_and_vanish() {
     assert_eq!(errno(fs::metadata(&path)), Some(libc::ENOENT));
     let first = mounted.backend.snapshot(1);
     let metadata = fs::metadata(&path).unwrap();
-    assert_eq!((metadata.len(), metadata.mode() & 0o7777, metadata.mtime()), (50_000, 0o400, 1_700_000_000));
+    assert_eq!(
+        (metadata.len(), metadata.mode() & 0o7777, metadata.mtime()),
+        (50_000, 0o400, 1_700_000_000)
+    );
     live.write_all_at(&[9; 50_000], 0).unwrap();
     assert!(fs::read(&path).unwrap() == before);
-    let many: Vec<Id> = (2..=200).map(|byte| mounted.backend.snapshot(byte)).collect();
+    let many: Vec<Id> = (2..=200)
+        .map(|byte| mounted.backend.snapshot(byte))
+        .collect();
     assert_eq!(names().len(), 200);
     many.iter().for_each(|id| mounted.backend.release(*id));
     assert_eq!(names(), [first.to_string()]);
-    assert_eq!(errno(OpenOptions::new().write(true).open(&path)), Some(libc::EROFS));
+    assert_eq!(
+        errno(OpenOptions::new().write(true).open(&path)),
+        Some(libc::EROFS)
+    );
     let mut open = File::open(&path).unwrap();
     mounted.backend.release(first);
     assert_eq!(errno(fs::metadata(&path)), Some(libc::ENOENT));
     assert_eq!(errno(open.read(&mut [0; 10])), Some(libc::ESTALE));
     assert!(names().is_empty());
     for wrong in ["1", &"0".repeat(31), &"A1".repeat(16), &"g".repeat(32)] {
-        assert_eq!(errno(fs::metadata(mounted.root.join("snapshots").join(wrong))), Some(libc::ENOENT));
+        assert_eq!(
+            errno(fs::metadata(mounted.root.join("snapshots").join(wrong))),
+            Some(libc::ENOENT)
+        );
     }
 }
 
 #[test]
 fn holes_of_views_are_found() {
-    let Some(mounted) = Mounted::new(30_000) else { return };
+    let Some(mounted) = Mounted::new(30_000) else {
+        return;
+    };
     mounted.live().write_all_at(&[1; 1_000], 10_000).unwrap();
     let id = mounted.backend.snapshot(1);
     let view = File::open(mounted.view(id)).unwrap();
@@ -340,7 +417,9 @@ fn holes_of_views_are_found() {
 fn many_threads_write_and_read_at_once() {
     const THREADS: usize = 8;
     const PART: usize = 256 * 1024;
-    let Some(mounted) = Mounted::new(THREADS * PART) else { return };
+    let Some(mounted) = Mounted::new(THREADS * PART) else {
+        return;
+    };
     let mounted = &mounted;
     thread::scope(|scope| {
         for part in 0..THREADS {
@@ -387,7 +466,9 @@ impl Drop for FileSystem {
 
 #[test]
 fn a_file_system_lives_on_the_loop_device() {
-    let Some(mut mounted) = Mounted::new((64 << 20) + 300) else { return };
+    let Some(mut mounted) = Mounted::new((64 << 20) + 300) else {
+        return;
+    };
     let Some(device) = mounted.portable().device_path().map(Path::to_owned) else {
         return eprintln!("skipped: no loop device");
     };
@@ -412,13 +493,19 @@ fn a_file_system_lives_on_the_loop_device() {
         assert!(fs::read(fs.at.path().join("file")).unwrap() == content);
     }
     let still = mounted.portable().device_path().map(Path::to_owned);
-    assert_eq!(still.as_deref().and_then(Path::to_str), Some(device), "a refused unmount changes nothing");
+    assert_eq!(
+        still.as_deref().and_then(Path::to_str),
+        Some(device),
+        "a refused unmount changes nothing"
+    );
     mounted.unmount();
 }
 
 #[test]
 fn an_unmount_is_refused_while_files_are_open() {
-    let Some(mut mounted) = Mounted::new(1 << 20) else { return };
+    let Some(mut mounted) = Mounted::new(1 << 20) else {
+        return;
+    };
     let id = mounted.backend.snapshot(1);
     let view = File::open(mounted.view(id)).unwrap();
     let busy = mounted.portable().unmount().unwrap_err();
@@ -435,9 +522,12 @@ fn an_unmount_is_refused_while_files_are_open() {
     mounted.unmount();
 }
 
-pub(crate) fn abort_connection(minor: u64) {
+fn abort_connection(minor: u64) {
     let control = tempfile::tempdir().unwrap();
-    run("mount", &["-t", "fusectl", "none", control.path().to_str().unwrap()]);
+    run(
+        "mount",
+        &["-t", "fusectl", "none", control.path().to_str().unwrap()],
+    );
     let aborted = fs::write(control.path().join(minor.to_string()).join("abort"), "1");
     run("umount", &[control.path().to_str().unwrap()]);
     aborted.unwrap();
@@ -445,7 +535,9 @@ pub(crate) fn abort_connection(minor: u64) {
 
 #[test]
 fn the_next_server_clears_what_a_dead_one_left() {
-    let Some(mut mounted) = Mounted::new(1 << 20) else { return };
+    let Some(mut mounted) = Mounted::new(1 << 20) else {
+        return;
+    };
     let root = mounted.root.clone();
     let device = mounted.portable().device_path().map(Path::to_owned);
     // As good as a kill -9: the connection ends, mount and loop device stay.
@@ -455,14 +547,18 @@ fn the_next_server_clears_what_a_dead_one_left() {
     std::mem::forget(dead);
     abort_connection(minor);
     assert!(fs::read_dir(&root).is_err(), "the mount is dead");
-    let mut again = Portable::mount(&root, Arc::clone(&mounted.backend), &Options::default()).unwrap();
+    let mut again =
+        Portable::mount(&root, Arc::clone(&mounted.backend), &Options::default()).unwrap();
     fs::read(root.join("live")).unwrap();
     if let (Some(old), Some(new)) = (device, again.device_path()) {
         let backing = |device: &Path| {
             let name = device.file_name().unwrap().to_str().unwrap();
             fs::read_to_string(format!("/sys/block/{name}/loop/backing_file")).ok()
         };
-        assert!(old == new || backing(&old).is_none(), "the dead loop device is gone");
+        assert!(
+            old == new || backing(&old).is_none(),
+            "the dead loop device is gone"
+        );
     }
     again.unmount().unwrap();
 }
