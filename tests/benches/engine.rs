@@ -148,13 +148,14 @@ fn print_requests(costs: Costs) {
 
 /// The memory of a volume of 1 TiB with a change in each page of its change map.
 fn memory() {
+    let before = resident();
     let engine = Engine::open(
         Void { capacity: TIB },
         Void {
             capacity: 256 * MIB,
         },
     );
-    let empty = resident() + held_by(engine.state.path());
+    let empty = resident() + held_by(engine.state.path()) - before;
     let page_of_map = 4096 * 8;
     for block in (0..TIB / BLOCK).step_by(page_of_map) {
         engine.write(block, &[1; 4096]);
