@@ -194,7 +194,15 @@ fn areas_that_cannot_be_used() {
     .expect("a file can be written");
     let text = attach_request("vol", &origin, &text_area, 0);
     let tiny = attach_request("vol", &origin, &daemon.path("tiny.area"), 4096);
-    let huge = attach_request("vol", &origin, &daemon.path("huge.area"), 8 << 40);
+    // A small file system of its own, so that the attempt cannot fill the host's.
+    let small = daemon.path("small");
+    std::fs::create_dir(&small).expect("a directory can be made");
+    succeed(
+        Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "size=8m", "tmpfs"])
+            .arg(&small),
+    );
+    let huge = attach_request("vol", &origin, &small.join("huge.area"), AREA);
     let nowhere = attach_request("vol", &origin, &daemon.path("none/vol.area"), AREA);
     let itself = attach_request("vol", &origin, &origin, 0);
     let before = daemon.world().leftovers();
@@ -257,7 +265,7 @@ fn areas_that_cannot_be_used() {
         "no new area is left behind"
     );
     assert!(
-        !daemon.path("huge.area").exists(),
+        !small.join("huge.area").exists(),
         "no new area is left behind"
     );
     let text = std::fs::read_to_string(&text_area).expect("it is still text");
