@@ -303,7 +303,7 @@ fn advice_for(reason: ErrorReason) -> Option<&'static str> {
         R::CutTimeout => "the origin is slow to finish writes: try again, look at its device",
         R::VolumeServerUnavailable => "see `tidemark status` and the volume's log",
         R::VolumeBusy => {
-            "wait for what is under way (`tidemark job list`), or release snapshots first"
+            "see the message; `tidemark job list` and `tidemark snapshot list` show what is under way"
         }
         R::LimitReached => "release snapshots or delete checkpoints that are no longer needed",
         R::Permission => "run as root, or as a member of the daemon's group",

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::exit::{Exit, Fault};
 
 /// What is written where a hole cannot be punched, at a time.
-const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// What tells an image from another, and from itself after a stranger wrote to it.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -138,9 +138,9 @@ impl Image {
             Ok(()) => Ok(()),
             Err(TryLockError::WouldBlock) => Err(Fault::new(
                 Exit::Busy,
-                format!("another pull or push uses {}", self.path.display()),
+                format!("{} is locked by another process", self.path.display()),
             )
-            .advise("wait for it to end")
+            .advise("wait for the pull or push that uses it to end; an attached volume's files stay locked")
             .into()),
             Err(TryLockError::Error(error)) => {
                 Err(error).with_context(|| format!("locking {}", self.path.display()))

@@ -81,6 +81,12 @@ impl Leases {
         self.claims().remove(&id);
     }
 
+    /// Whether any lease is being ended at the moment.
+    #[cfg(test)]
+    pub(super) fn is_ending(&self) -> bool {
+        self.claims().values().any(|claim| *claim == Claim::Ending)
+    }
+
     pub(super) fn is_held(&self, id: Id) -> bool {
         matches!(self.claims().get(&id), Some(Claim::Held(_)))
     }

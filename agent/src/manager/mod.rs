@@ -23,6 +23,7 @@ mod ledger;
 mod link;
 mod model;
 pub mod operations;
+mod places;
 mod refresh;
 mod registry;
 mod requests;

@@ -48,13 +48,14 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     }));
     out.line(match trouble.as_slice() {
         [] => format!(
-            "tidemarkd {}: all {} volumes well",
+            "tidemarkd {}: {}, nothing needs attention",
             info.version,
-            volumes.len()
+            counted(volumes.len(), "volume")
         ),
         list => format!(
-            "tidemarkd {}: {} things need attention",
+            "tidemarkd {}: {}, TO BE LOOKED AT: {}",
             info.version,
+            counted(volumes.len(), "volume"),
             list.len()
         ),
     });
@@ -102,9 +103,16 @@ fn say_leases(snapshots: &[Snapshot], context: &Context) {
         .count();
     if kept > 0 {
         context.out.say(format!(
-            "\n{kept} snapshots have no lease and stay until released"
+            "\n{} without a lease: kept until released",
+            counted(kept, "snapshot")
         ));
     }
+}
+
+/// `1 volume`, `2 volumes`.
+fn counted(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// What needs a hand, worst first.

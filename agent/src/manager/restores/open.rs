@@ -148,6 +148,8 @@ fn refused(path: &Path, make: bool, error: ClaimError) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     const CAPACITY: u64 = 1 << 20;
@@ -165,7 +167,8 @@ mod tests {
             ErrorReason::InvalidField
         );
         drop(path(&image, CAPACITY, true).unwrap());
-        assert_eq!(std::fs::metadata(&image).unwrap().len(), CAPACITY);
+        let made = std::fs::metadata(&image).unwrap();
+        assert_eq!((made.len(), made.mode() & 0o777), (CAPACITY, 0o600));
         // There now: taken as it is, its size must agree.
         drop(path(&image, CAPACITY, true).unwrap());
         assert_eq!(

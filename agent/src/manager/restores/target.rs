@@ -3,7 +3,10 @@
 use std::{
     fs::{self, File},
     io,
-    os::{fd::AsFd, unix::fs::FileExt},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -160,12 +163,14 @@ fn forget_cached(file: &File) {
     let _ = posix_fadvise(file.as_fd(), 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED);
 }
 
-/// Makes and locks a file of `capacity` bytes; `None` when there is one of this name.
+/// Makes and locks a file of `capacity` bytes, for root alone: what a volume holds is nobody
+/// else's to read. `None` when there is one of this name.
 pub(super) fn create(path: &Path, capacity: u64) -> io::Result<Option<File>> {
     let made = File::options()
         .read(true)
         .write(true)
         .create_new(true)
+        .mode(0o600)
         .open(path);
     let file = match made {
         Ok(file) => file,

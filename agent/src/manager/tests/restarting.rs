@@ -90,5 +90,9 @@ async fn a_server_that_dies_is_told_and_found_again() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     until(&manager, "a", |volume| volume.live.is_ok()).await;
+    while count(&manager, "TRACKING_RESET").await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    manager.volume("a").await.unwrap();
     assert_eq!(count(&manager, "TRACKING_RESET").await, 1);
 }

@@ -101,6 +101,18 @@ impl Report {
         rows
     }
 
+    /// The map as a drawing.
+    pub(super) fn svg(&self) -> String {
+        let pull = &self.incremental;
+        let title = format!(
+            "{} of {} changed between two pulls; {} sent",
+            units::bytes(pull.changed_bytes()),
+            units::bytes(pull.capacity_bytes),
+            units::bytes(pull.counts.sent_bytes)
+        );
+        self.map.svg(MAP_WIDTH, &title)
+    }
+
     /// For a program.
     pub(super) fn json(&self, svg: &Path) -> Value {
         json!({

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// A section ends after this much data: what a dead pull has to fetch again, at most.
-const SECTION_BYTES: u64 = 256 << 20;
+const SECTION_BYTES: u64 = 128 << 20;
 /// And after this many extents: at 48 bytes each, 3 MiB of memory.
 const SECTION_EXTENTS: usize = 1 << 16;
 /// The most plain bytes that one extent may hold; the agent sends at most 1 MiB.

@@ -177,6 +177,10 @@ struct Pull<'a> {
 impl Pull<'_> {
     async fn run(&self, target: Target) -> anyhow::Result<Summary> {
         let plan = self.decide(&target);
+        if plan.base.is_none() {
+            // Before hours of it, not after.
+            self.context.out.note(format!("full pull: {}", plan.why));
+        }
         let obsolete = obsolete_points(&target, self.held);
         let record = self.record(&target, &plan);
         let mut patience = Patience::new(self.args.reconnect_for);
