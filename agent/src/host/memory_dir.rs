@@ -66,21 +66,35 @@ pub fn locate(paths: &Paths, name: &str) -> Result<PathBuf, MemoryDirError> {
 
 /// Makes the directory for the state of volume `name`, mode 0700; what is there stays.
 pub fn create(paths: &Paths, name: &str) -> Result<PathBuf, MemoryDirError> {
-    let mut last = PathBuf::new();
-    for step in steps(paths, name)? {
-        make_private(&step)?;
-        last = step;
+    let steps = steps(paths, name)?;
+    let make = || steps.iter().try_for_each(|step| make_private(step));
+    match make() {
+        // The last other volume was removed in between, and the agent's directory with it.
+        Err(MemoryDirError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            make()?;
+        }
+        answer => answer?,
     }
-    Ok(last)
+    Ok(steps.last().cloned().unwrap_or_default())
 }
 
-/// Removes the state of volume `name`; nothing to remove is fine.
+/// Removes the state of volume `name`, and with the last one the agent's directory in shared
+/// memory; nothing to remove is fine.
 pub fn remove(paths: &Paths, name: &str) -> Result<(), MemoryDirError> {
     let dir = locate(paths, name)?;
     match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&dir, error)),
-        _ => Ok(()),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(io_error(&dir, error));
+        }
+        _ => (),
     }
+    if let Some(agent) = dir.parent()
+        && agent.parent() == Some(Path::new(SHARED_MEMORY))
+    {
+        // It stays while it holds the state of another volume.
+        let _ = fs::remove_dir(agent);
+    }
+    Ok(())
 }
 
 /// Whether `path`, which exists, is on a memory file system.
@@ -209,7 +223,11 @@ mod tests {
         );
         assert_eq!(agent.file_name().unwrap().len(), "tidemark-".len() + 16);
         assert!(is_in_memory(&dir).unwrap());
-        fs::remove_dir_all(agent).unwrap();
+        let other = create(&paths, "other").unwrap();
+        remove(&paths, "data").unwrap();
+        assert!(other.exists() && !dir.exists());
+        remove(&paths, "other").unwrap();
+        assert!(!agent.exists());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use roaring::RoaringTreemap;
 use tidemark_store::{
-    changes::{self, ChangeSet, HistoryError},
+    changes::{ChangeSet, HistoryError},
     units::{BlockRange, ByteRange, Epoch, Id},
 };
 
@@ -124,14 +124,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         Ok(found)
     }
 
-    fn extent(&self, run: BlockRange, kind: changes::Kind) -> Extent {
+    fn extent(&self, run: BlockRange, kind: Kind) -> Extent {
         Extent {
             range: self.geometry.bytes_of(run),
-            kind: match kind {
-                changes::Kind::Data => Kind::Data,
-                changes::Kind::Zero => Kind::Zero,
-                changes::Kind::Discarded => Kind::Discarded,
-            },
+            kind,
         }
     }
 }
@@ -147,10 +143,7 @@ fn page(extents: impl Iterator<Item = Extent>, max: usize) -> ExtentPage {
 }
 
 /// The blocks of `all` in runs, zero where `zero` has them, else data.
-fn runs(
-    zero: &RoaringTreemap,
-    all: BlockRange,
-) -> impl Iterator<Item = (BlockRange, changes::Kind)> {
+fn runs(zero: &RoaringTreemap, all: BlockRange) -> impl Iterator<Item = (BlockRange, Kind)> {
     let mut at = all.start;
     std::iter::from_fn(move || {
         if at >= all.end {
@@ -166,14 +159,7 @@ fn runs(
         };
         let run = BlockRange::new(at, end);
         at = end;
-        Some((
-            run,
-            if is_zero {
-                changes::Kind::Zero
-            } else {
-                changes::Kind::Data
-            },
-        ))
+        Some((run, if is_zero { Kind::Zero } else { Kind::Data }))
     })
 }
 
@@ -211,7 +197,7 @@ mod tests {
                 prop_assert_eq!(run.start, at);
                 prop_assert!(!run.is_empty());
                 for block in run.blocks() {
-                    prop_assert_eq!(blocks.contains(&block.0), kind == changes::Kind::Zero);
+                    prop_assert_eq!(blocks.contains(&block.0), kind == Kind::Zero);
                 }
                 at = run.end;
             }

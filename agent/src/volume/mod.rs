@@ -149,12 +149,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let status = |(layer, entry): (_, state::SnapshotEntry)| SnapshotStatus {
             id: entry.id,
             epoch: entry.epoch,
-            fate: match entry.fate {
-                state::Fate::Live => Fate::Live,
-                state::Fate::Released => Fate::Released,
-                state::Fate::Overflowed => Fate::Overflowed,
-                state::Fate::Lost => Fate::Lost,
-            },
+            fate: entry.fate,
             preserved_bytes: u64::from(self.index.used_by(layer)) * block,
             created_us: entry.created_us,
         };

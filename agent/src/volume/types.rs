@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tidemark_store::units::{ByteRange, Epoch, Geometry, Id};
+pub use tidemark_store::{changes::Kind, state::Fate};
 
 /// What happens to snapshots when the store fills; the host's write always goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,19 +38,6 @@ pub struct Cut {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct HoldToken(pub u64);
 
-/// What became of a snapshot.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Fate {
-    /// Its view can be read.
-    Live,
-    /// Released on request.
-    Released,
-    /// Dropped because the store filled.
-    Overflowed,
-    /// Lost to an I/O error.
-    Lost,
-}
-
 /// A snapshot as the engine knows it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SnapshotStatus {
@@ -63,17 +51,6 @@ pub struct SnapshotStatus {
     pub preserved_bytes: u64,
     /// When, in microseconds since the UNIX epoch.
     pub created_us: u64,
-}
-
-/// What a range of a volume became, or holds.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
-    /// Any bytes.
-    Data,
-    /// Zeros.
-    Zero,
-    /// Discarded by the host; reads as zeros.
-    Discarded,
 }
 
 /// A range and its kind.
