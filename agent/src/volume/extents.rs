@@ -30,13 +30,13 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             });
         }
         self.check_checkpoints(since, until)?;
-        let set = self.diff(current.id, since, until)?;
+        let first = start / self.geometry.block_bytes();
+        let set = self.diff(current.id, since, until, first)?;
         // A reset between the two would have given another lineage's changes.
         let now = self.tracker.lineage();
         if now.id != current.id {
             return Err(ChangeError::TrackingReset { cause: now.cause });
         }
-        let first = start / self.geometry.block_bytes();
         let extents = set.runs(first).map(|(run, kind)| self.extent(run, kind));
         Ok(page(extents, max))
     }
@@ -61,6 +61,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         lineage: Id,
         since: Epoch,
         until: Option<Epoch>,
+        first: u64,
     ) -> Result<std::sync::Arc<ChangeSet>, ChangeError> {
         let key = until.map(|until| (lineage, since, until));
         let mut cache = super::lock(&self.diff_cache);
@@ -71,7 +72,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         let set = self
             .tracker
-            .changes(since, until)
+            .changes(since, until, first)
             .map_err(|error| match error {
                 HistoryError::Missing(epoch) => ChangeError::CheckpointGone(epoch),
                 error => ChangeError::State {

@@ -25,9 +25,15 @@ pub trait Tracker: Send + Sync {
     /// The running epoch.
     fn epoch(&self) -> Epoch;
 
-    /// What changed after `since` and up to `until`; `None` is now, and then the answer holds at
-    /// least what had changed when it was asked.
-    fn changes(&self, since: Epoch, until: Option<Epoch>) -> Result<ChangeSet, HistoryError>;
+    /// What changed after `since` and up to `until`, from the block `start` on and perhaps some
+    /// before it. `None` is now, and then the answer holds at least what had changed when it was
+    /// asked.
+    fn changes(
+        &self,
+        since: Epoch,
+        until: Option<Epoch>,
+        start: u64,
+    ) -> Result<ChangeSet, HistoryError>;
 
     /// Makes the next epoch's map, so that [`Tracker::roll`] neither waits nor fails.
     fn prepare(&self) -> Result<(), HistoryError>;
@@ -134,7 +140,12 @@ impl Tracker for MapTracker {
         self.state.epoch()
     }
 
-    fn changes(&self, since: Epoch, until: Option<Epoch>) -> Result<ChangeSet, HistoryError> {
+    fn changes(
+        &self,
+        since: Epoch,
+        until: Option<Epoch>,
+        start: u64,
+    ) -> Result<ChangeSet, HistoryError> {
         // The running map first: if a cut ends its epoch meanwhile, this is still that epoch's.
         let current = self.current();
         let history = self.history_with_ended();
@@ -142,7 +153,7 @@ impl Tracker for MapTracker {
             Some(until) => history.diff(since, until),
             None => {
                 let mut sum = history.diff(since, Epoch(current.epoch().0.saturating_sub(1)))?;
-                sum.absorb(&current.to_set(0));
+                sum.absorb(&current.to_set(start));
                 Ok(sum)
             }
         }

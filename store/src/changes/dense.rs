@@ -25,6 +25,9 @@ const MAGIC: u64 = u64::from_le_bytes(*b"TIDEDENS");
 const PAGE_WORDS: usize = PAGE_BYTES / 8;
 /// Blocks whose bits share a page.
 const PAGE_BLOCKS: u64 = PAGE_BYTES as u64 * 8;
+/// Blocks whose bits are turned into a set at a time, 4 MiB of them; divides the 2^32 of a part of
+/// the set.
+const RUN_BLOCKS: u64 = 1 << 25;
 
 /// A plane of the map.
 #[derive(Clone, Copy)]
@@ -131,7 +134,8 @@ impl DenseMap {
         sum
     }
 
-    /// What is marked, from `start` on; exact once nothing can be marked any more.
+    /// What is marked, from the block `start` on and perhaps some before it; exact once nothing can
+    /// be marked any more.
     pub fn to_set(&self, start: u64) -> ChangeSet {
         let mut set = ChangeSet::default();
         for (plane, bits) in [
@@ -139,16 +143,25 @@ impl DenseMap {
             (Plane::Zeroed, &mut set.zeroed),
             (Plane::Discarded, &mut set.discarded),
         ] {
+            // Pages in a row go in together: each insertion costs a walk over the set so far.
+            let mut run = Vec::new();
+            let mut first = 0;
             self.each_touched_page(plane, |page, words| {
-                let first = page * PAGE_BLOCKS;
-                if first + PAGE_BLOCKS > start {
-                    let mut bytes = [0; PAGE_BYTES];
-                    for (chunk, word) in bytes.chunks_exact_mut(8).zip(words) {
-                        chunk.copy_from_slice(&word.load(Relaxed).to_le_bytes());
-                    }
-                    bits.insert_page(first, &bytes);
+                if (page + 1) * PAGE_BLOCKS <= start {
+                    return;
+                }
+                let at = page * PAGE_BLOCKS;
+                let follows = first + run.len() as u64 * 8 == at;
+                if !follows || at.is_multiple_of(RUN_BLOCKS) {
+                    bits.insert_bytes(first, &run);
+                    run.clear();
+                    first = at;
+                }
+                for word in words {
+                    run.extend(word.load(Relaxed).to_le_bytes());
                 }
             });
+            bits.insert_bytes(first, &run);
         }
         set.normalise();
         set
@@ -283,5 +296,33 @@ mod tests {
         );
         assert!(DenseMap::open(&path, lineage, Epoch(5), 100_000).is_err());
         assert!(DenseMap::open(&path, lineage, Epoch(4), 200_000).is_err());
+    }
+
+    #[test]
+    fn a_set_holds_what_is_marked_also_across_its_parts() {
+        let dir = tempfile::tempdir().unwrap();
+        let blocks = (1 << 32) + 3 * PAGE_BLOCKS;
+        let map =
+            DenseMap::create(&dir.path().join("dense"), Id([7; 16]), Epoch(1), blocks).unwrap();
+        let page = |number: u64| number * PAGE_BLOCKS;
+        let part = (1 << 32) / PAGE_BLOCKS;
+        let marked = [
+            BlockRange::new(page(5) + 3, page(8) + 1),
+            BlockRange::new(RUN_BLOCKS - 9, RUN_BLOCKS + 9),
+            BlockRange::new(page(part - 2), page(part) - 1),
+            BlockRange::new(page(part), page(part) + 70),
+            BlockRange::new(blocks - 1, blocks),
+        ];
+        for range in marked {
+            map.mark(range);
+        }
+        let runs: Vec<_> = map.to_set(0).runs(0).map(|(run, _)| run).collect();
+        assert_eq!(runs, marked);
+        let later = map.to_set(page(part) + 9);
+        let runs: Vec<_> = later.runs(page(part) + 9).map(|(run, _)| run).collect();
+        assert_eq!(
+            runs,
+            [BlockRange::new(page(part) + 9, marked[3].end), marked[4]]
+        );
     }
 }

@@ -13,12 +13,12 @@ const HEADER_BYTES: usize = 16;
 pub(super) struct Blocks(RoaringTreemap);
 
 impl Blocks {
-    /// Adds the blocks whose bits are set in a page, least significant bit first; `first` is the
-    /// number of the first bit, a multiple of the page's bits.
-    pub(super) fn insert_page(&mut self, first: u64, bytes: &[u8]) {
+    /// Adds the blocks whose bits are set, least significant bit first; `first` is the number of
+    /// the first bit, a multiple of 8, and the bits do not cross a multiple of 2^32.
+    pub(super) fn insert_bytes(&mut self, first: u64, bytes: &[u8]) {
         let (high, low) = split(first);
-        let page = RoaringBitmap::from_lsb0_bytes(low, bytes);
-        self.0 |= RoaringTreemap::from_bitmaps([(high, page)]);
+        let part = RoaringBitmap::from_lsb0_bytes(low, bytes);
+        self.0 |= RoaringTreemap::from_bitmaps([(high, part)]);
     }
 
     /// Consecutive blocks of the set from `start` on, ascending. A run that crosses a multiple
