@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, fallocate},
+    sys::statvfs::fstatvfs,
 };
 
 use super::outcome::StartFailure;
@@ -156,6 +157,10 @@ impl AreaFile {
         let Ok(len) = libc::off_t::try_from(size) else {
             return Err(AreaError::NoSpace { path, size });
         };
+        // Asked first: an allocation that fails half-way takes all that the others have meanwhile.
+        if !self.fits(size)? {
+            return Err(AreaError::NoSpace { path, size });
+        }
         loop {
             return match fallocate(&self.file, FallocateFlags::empty(), 0, len) {
                 Ok(()) => Ok(()),
@@ -170,6 +175,20 @@ impl AreaFile {
                 }),
             };
         }
+    }
+
+    /// Whether the file system has room for what the file lacks of `size` bytes.
+    fn fits(&self, size: u64) -> Result<bool, AreaError> {
+        let io_error = |source| AreaError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let has = self.file.metadata().map_err(io_error)?.blocks() * 512;
+        let space = fstatvfs(&self.file).map_err(|errno| io_error(errno.into()))?;
+        let free = space
+            .blocks_available()
+            .saturating_mul(space.fragment_size());
+        Ok(size.saturating_sub(has) <= free)
     }
 
     /// Where it is.

@@ -119,8 +119,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             runs(&zero, all).map(|(run, kind)| self.extent(run, kind)),
             max,
         );
-        if found.next.is_none() && at < capacity {
-            found.next = Some(self.geometry.bytes_of(all).end());
+        // A scan that stopped within the last block told all of it.
+        let told = self.geometry.bytes_of(all).end();
+        if found.next.is_none() && told < capacity {
+            found.next = Some(told);
         }
         Ok(found)
     }
