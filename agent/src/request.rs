@@ -26,6 +26,22 @@ pub enum Request<'a> {
         /// Answer only when the bytes are on the medium.
         fua: bool,
     },
+    /// As `Read`, into memory that only the kernel and the thread's ring see.
+    ReadRegistered {
+        /// First byte of the volume to read.
+        offset: u64,
+        /// Where the bytes go.
+        into: Registered,
+    },
+    /// As `Write`, from such memory.
+    WriteRegistered {
+        /// First byte of the volume to overwrite.
+        offset: u64,
+        /// The new bytes.
+        from: Registered,
+        /// Answer only when the bytes are on the medium.
+        fua: bool,
+    },
     /// Make every write that was answered before durable.
     Flush,
     /// The host no longer needs these bytes.
@@ -42,6 +58,16 @@ pub enum Request<'a> {
         /// The origin may give the space back.
         may_unmap: bool,
     },
+}
+
+/// A request's pages, registered with the ring of the thread that serves it: they go between the
+/// host and the origin without being copied.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Registered {
+    /// Their place in the ring's table.
+    pub index: u16,
+    /// How many bytes they hold.
+    pub len: u32,
 }
 
 /// An error number of the kernel's, passed through as the origin gave it.

@@ -46,6 +46,12 @@ impl Backend for PassThrough {
         match request {
             Request::Read { offset, into } => self.origin.read(offset, into).await,
             Request::Write { offset, from, fua } => self.origin.write(offset, from, fua).await,
+            Request::ReadRegistered { offset, into } => {
+                self.origin.read_registered(offset, into).await
+            }
+            Request::WriteRegistered { offset, from, fua } => {
+                self.origin.write_registered(offset, from, fua).await
+            }
             Request::Flush => self.origin.flush().await,
             Request::Discard { range } => self.origin.discard(range).await,
             Request::WriteZeroes {

@@ -26,7 +26,11 @@ use crate::request::Errno;
 
 /// Zeros are written in pieces of this size where the kernel has no cheaper way: large enough
 /// to amortise the call, small enough to cost the binary nothing of note.
-const ZEROS: &[u8] = &[0; 128 * 1024];
+static ZEROS: Zeros = Zeros([0; 128 * 1024]);
+
+/// Aligned as direct I/O needs it.
+#[repr(align(4096))]
+struct Zeros([u8; 128 * 1024]);
 
 /// An image file or block device.
 #[derive(Debug)]
@@ -89,20 +93,25 @@ impl FileDisk {
         &self.file
     }
 
+    /// Whether it is a block device and not an image file.
+    pub fn is_block_device(&self) -> bool {
+        self.is_block_device
+    }
+
     /// Whether changes are refused.
     pub fn is_read_only(&self) -> bool {
         self.read_only
     }
 
     /// `EINVAL` unless `len` bytes from `offset` lie within the capacity.
-    fn check(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(super) fn check(&self, offset: u64, len: u64) -> Result<(), Errno> {
         match offset.checked_add(len) {
             Some(end) if end <= self.capacity => Ok(()),
             _ => Err(Errno::EINVAL),
         }
     }
 
-    fn check_change(&self, offset: u64, len: u64) -> Result<(), Errno> {
+    pub(super) fn check_change(&self, offset: u64, len: u64) -> Result<(), Errno> {
         self.check(offset, len)?;
         if self.read_only {
             return Err(Errno(libc::EROFS));
@@ -151,7 +160,7 @@ impl FileDisk {
     }
 
     /// The part of `range` that consists of whole granules.
-    fn whole_granules(&self, range: ByteRange) -> ByteRange {
+    pub(super) fn whole_granules(&self, range: ByteRange) -> ByteRange {
         let start = range.offset.next_multiple_of(self.granule);
         let end = range.end() / self.granule * self.granule;
         ByteRange::new(start, end.saturating_sub(start))
@@ -188,7 +197,7 @@ impl FileDisk {
         let mut offset = range.offset;
         while offset < range.end() {
             let left = usize::try_from(range.end() - offset).unwrap_or(usize::MAX);
-            let piece = ZEROS.get(..left).unwrap_or(ZEROS);
+            let piece = ZEROS.0.get(..left).unwrap_or(&ZEROS.0);
             self.file.write_all_at(piece, offset).map_err(errno_of)?;
             offset += u64::try_from(piece.len()).map_err(|_| Errno::EIO)?;
         }

@@ -1,17 +1,19 @@
 //! The disk trait: what the engine asks of an origin or an area, and nothing more.
 //!
 //! A simulator implements it in a page; [`file::FileDisk`] is the real one for files and block
-//! devices; [`memory::MemoryDisk`] serves tests and benchmarks.
+//! devices, [`ring::RingDisk`] the one for the threads of the ublk transport;
+//! [`memory::MemoryDisk`] serves tests and benchmarks.
 
 pub mod file;
 pub mod memory;
+pub mod ring;
 pub(crate) mod sys;
 #[cfg(test)]
 mod tests;
 
 use tidemark_store::units::ByteRange;
 
-use crate::request::Errno;
+use crate::request::{Errno, Registered};
 
 /// A run of a disk that is a hole, or is not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,6 +46,26 @@ pub trait Disk: Send + Sync {
     /// without, after the next [`Disk::flush`].
     fn write(&self, offset: u64, from: &[u8], fua: bool)
     -> impl Future<Output = Result<(), Errno>>;
+
+    /// [`Disk::read`] into a buffer that the calling thread's ring knows and this process has no
+    /// pointer to. `EOPNOTSUPP` where there is no such thing.
+    fn read_registered(
+        &self,
+        _offset: u64,
+        _into: Registered,
+    ) -> impl Future<Output = Result<(), Errno>> {
+        async { Err(Errno(libc::EOPNOTSUPP)) }
+    }
+
+    /// [`Disk::write`] from such a buffer.
+    fn write_registered(
+        &self,
+        _offset: u64,
+        _from: Registered,
+        _fua: bool,
+    ) -> impl Future<Output = Result<(), Errno>> {
+        async { Err(Errno(libc::EOPNOTSUPP)) }
+    }
 
     /// Makes every write that returned before durable.
     fn flush(&self) -> impl Future<Output = Result<(), Errno>>;

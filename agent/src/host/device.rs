@@ -57,7 +57,7 @@ impl DeviceNumber {
     }
 
     /// A file of the device's folder in /sys, without white space around.
-    pub(super) fn attribute(self, name: &str) -> Option<String> {
+    pub(crate) fn attribute(self, name: &str) -> Option<String> {
         let text = fs::read_to_string(self.sys().join(name)).ok()?;
         Some(text.trim().to_owned())
     }

@@ -4,6 +4,7 @@
 //! server puts the engine behind it; benchmarks put nothing behind it, to measure the transport.
 
 pub mod portable;
+pub mod ublk;
 
 use tidemark_store::units::Id;
 

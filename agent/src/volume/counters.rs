@@ -23,11 +23,11 @@ impl LiveCounters {
     pub(super) fn count(&self, request: &Request<'_>) {
         let bytes = plan::range_of(request).map_or(0, |range| range.len);
         match request {
-            Request::Read { .. } => {
+            Request::Read { .. } | Request::ReadRegistered { .. } => {
                 self.read_requests.fetch_add(1, Relaxed);
                 self.read_bytes.fetch_add(bytes, Relaxed);
             }
-            Request::Write { .. } => {
+            Request::Write { .. } | Request::WriteRegistered { .. } => {
                 self.write_requests.fetch_add(1, Relaxed);
                 self.write_bytes.fetch_add(bytes, Relaxed);
             }

@@ -29,7 +29,12 @@ pub(super) fn change_of(
     discard_zeroes: bool,
 ) -> Option<Change> {
     match request {
-        Request::Read { .. } | Request::Flush => None,
+        Request::Read { .. } | Request::ReadRegistered { .. } | Request::Flush => None,
+        Request::WriteRegistered { offset, from, .. } => change(
+            ByteRange::new(*offset, from.len.into()),
+            Kind::Data,
+            geometry,
+        ),
         Request::Write { offset, from, .. } => change(
             ByteRange::new(*offset, from.len() as u64),
             Kind::Data,
@@ -61,6 +66,10 @@ pub(super) fn range_of(request: &Request<'_>) -> Option<ByteRange> {
     match request {
         Request::Read { offset, into } => Some(ByteRange::new(*offset, into.len() as u64)),
         Request::Write { offset, from, .. } => Some(ByteRange::new(*offset, from.len() as u64)),
+        Request::ReadRegistered { offset, into } => Some(ByteRange::new(*offset, into.len.into())),
+        Request::WriteRegistered { offset, from, .. } => {
+            Some(ByteRange::new(*offset, from.len.into()))
+        }
         Request::Discard { range } | Request::WriteZeroes { range, .. } => Some(*range),
         Request::Flush => None,
     }

@@ -1,6 +1,7 @@
 //! Keeping old data before it is overwritten.
 
 use std::{
+    ops::{Deref, DerefMut},
     pin::pin,
     sync::{Mutex, PoisonError, atomic::Ordering::Relaxed},
 };
@@ -22,23 +23,59 @@ const BATCH_BYTES: u64 = 1 << 20;
 /// Buffers kept for reuse.
 const KEPT_BUFFERS: usize = 64;
 
-/// Buffers that are reused, so that the data path seldom allocates.
+/// Where a buffer begins: direct I/O wants its memory aligned, to a page at most.
+const ALIGNMENT: usize = 4096;
+
+/// Aligned memory of any length.
 #[derive(Default)]
-pub(super) struct Buffers(Mutex<Vec<Vec<u8>>>);
+pub(super) struct Buffer {
+    memory: Vec<u8>,
+    start: usize,
+    len: usize,
+}
+
+impl Buffer {
+    fn resize(&mut self, len: usize) {
+        if self.memory.len() < len + ALIGNMENT {
+            self.memory.resize(len + ALIGNMENT, 0);
+            self.start = self.memory.as_ptr().align_offset(ALIGNMENT);
+        }
+        self.len = len;
+    }
+}
+
+impl Deref for Buffer {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..self.start + self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.memory[self.start..self.start + self.len]
+    }
+}
+
+/// Buffers that are reused, so that the data path seldom allocates. What one holds when it is
+/// taken means nothing.
+#[derive(Default)]
+pub(super) struct Buffers(Mutex<Vec<Buffer>>);
 
 impl Buffers {
-    pub(super) fn take(&self, len: usize) -> Vec<u8> {
+    pub(super) fn take(&self, len: usize) -> Buffer {
         let mut buffer = self
             .0
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .pop()
             .unwrap_or_default();
-        buffer.resize(len, 0);
+        buffer.resize(len);
         buffer
     }
 
-    pub(super) fn put(&self, buffer: Vec<u8>) {
+    pub(super) fn put(&self, buffer: Buffer) {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() < KEPT_BUFFERS {
             kept.push(buffer);

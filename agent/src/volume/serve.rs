@@ -22,15 +22,17 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// does; what it marked and preserved stays.
     pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
-        self.counters.count(&request);
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            return self.forward(&mut request).await;
+            self.forward(&mut request).await?;
+            self.counters.count(&request);
+            return Ok(());
         };
         let _pass = self.gate.enter(change.touched).await;
         self.tracker.mark(&change);
         self.preserve(change.touched).await;
         self.forward(&mut request).await?;
         self.tracker.settle(&change);
+        self.counters.count(&request);
         Ok(())
     }
 
@@ -46,6 +48,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         match request {
             Request::Read { offset, into } => self.origin.read(*offset, into).await,
             Request::Write { offset, from, fua } => self.origin.write(*offset, from, *fua).await,
+            Request::ReadRegistered { offset, into } => {
+                self.origin.read_registered(*offset, *into).await
+            }
+            Request::WriteRegistered { offset, from, fua } => {
+                self.origin.write_registered(*offset, *from, *fua).await
+            }
             Request::Flush => self.origin.flush().await,
             Request::Discard { range } => self.origin.discard(*range).await,
             Request::WriteZeroes {

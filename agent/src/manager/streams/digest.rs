@@ -65,7 +65,7 @@ mod tests {
             if kind == Kind::Data {
                 by_hand.extend_from_slice(&hash);
             }
-            assert_eq!(i32::from(number), to_wire(kind).into());
+            assert_eq!(i32::from(number), i32::from(to_wire(kind)));
             assert_eq!(from_wire(number.into()), Some(kind));
         }
         assert_eq!(digest.value(), *blake3::hash(&by_hand).as_bytes());

@@ -95,6 +95,9 @@ impl Backend for Memory {
                 self.bytes.write().unwrap()[span(offset, from.len())].copy_from_slice(from);
                 if fua { "write fua" } else { "write" }
             }
+            Request::ReadRegistered { .. } | Request::WriteRegistered { .. } => {
+                return Err(Errno(libc::EOPNOTSUPP));
+            }
             Request::Flush => "flush",
             Request::Discard { range } => {
                 let len = usize::try_from(range.len).unwrap();
