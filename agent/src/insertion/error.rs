@@ -105,8 +105,8 @@ pub enum InsertionError {
         /// The volume's name.
         name: String,
         /// Why the table could not be changed.
-        swap: DmError,
+        swap: Box<DmError>,
         /// Why it could not be resumed.
-        release: DmError,
+        release: Box<DmError>,
     },
 }

@@ -104,8 +104,8 @@ impl Site {
             Ok(()) => InsertionError::Dm(swap),
             Err(release) => InsertionError::Held {
                 name: name.to_owned(),
-                swap,
-                release,
+                swap: Box::new(swap),
+                release: Box::new(release),
             },
         }
     }
