@@ -200,22 +200,23 @@ impl Site {
         Ok(Recovered::Undone)
     }
 
-    /// Without a journal or a hint: the device that lies over an interposer of the origin's size.
+    /// Without a journal or a hint: the device that lies over an interposer of the origin's size,
+    /// or is about to.
     fn volume_over(&self, origin: Option<&Info>) -> Result<Option<DmVolume>, InsertionError> {
         let Some(origin) = origin else {
             return Ok(None);
         };
         let mut found = Vec::new();
         for (number, _) in self.control.devices()? {
-            if number == origin.number || number.capacity() != origin.number.capacity() {
+            let same_size = number.capacity() == origin.number.capacity();
+            if number == origin.number || !same_size {
                 continue;
             }
-            let (info, live) = match self.control.table(Address::Number(number), Slot::Live) {
-                Err(error) if error.is_no_device() => continue,
-                answer => answer?,
-            };
-            if interposer_under(&self.control, &live)?.is_some() {
-                found.push(DmVolume::of(&info));
+            match self.is_over_interposer(number) {
+                Err(InsertionError::Dm(error)) if error.is_no_device() => (),
+                Err(error) => return Err(error),
+                Ok(None) => (),
+                Ok(Some(info)) => found.push(DmVolume::of(&info)),
             }
         }
         if found.len() > 1 {
@@ -226,5 +227,16 @@ impl Site {
             });
         }
         Ok(found.pop())
+    }
+
+    fn is_over_interposer(&self, number: DeviceNumber) -> Result<Option<Info>, InsertionError> {
+        let device = Address::Number(number);
+        let (info, live) = self.control.table(device, Slot::Live)?;
+        let mut over = interposer_under(&self.control, &live)?;
+        if over.is_none() && info.pending {
+            let (_, pending) = self.control.table(device, Slot::Pending)?;
+            over = interposer_under(&self.control, &pending)?;
+        }
+        Ok(over.map(|_| info))
     }
 }

@@ -119,19 +119,25 @@ fn a_snapshot_by_lvm_is_followed_and_its_end_too() {
         String::from_utf8_lossy(&output.stderr)
     );
     rig.reinsert(&mut insertion);
+    println!(
+        "{}",
+        lvm(&["lvs", "-a", "-o", "lv_name,lv_attr", &group.name])
+    );
+    println!("{}", run("dmsetup", &["table"]));
     write(&mounted.point, "after");
     assert_balanced(&insertion);
     rig.detach(&mut insertion);
     mounted.check();
 }
 
-/// The table goes away and comes back, and only the counters know.
+/// The table goes away and comes back, and only the counters know. No file system: ext4 writes
+/// now and then by itself, which is noticed too.
 #[test]
 #[ignore = "runs in a guest"]
 fn writes_around_us_are_noticed_after_the_table_is_back() {
+    const SECTORS: u64 = 400;
     let group = Group::new("grd4", 96);
     let volume = group.volume("lv", 96, &[]);
-    let mounted = Mounted::new("ext4", &volume);
     let own = run("dmsetup", &["table", text(&volume)]);
     let mut rig = Rig::new(0x34);
     let (mut insertion, _) = rig.attach(&volume);
@@ -140,23 +146,28 @@ fn writes_around_us_are_noticed_after_the_table_is_back() {
         run("dmsetup", &["load", text(&volume), "--table", table.trim()]);
         run("dmsetup", &["resume", "--noudevsync", text(&volume)]);
     };
-    write(&mounted.point, "through us");
+    let write = || {
+        let to = format!("of={}", text(&volume));
+        let count = format!("count={SECTORS}");
+        let words = ["if=/dev/urandom", &to, "bs=512", &count, "oflag=direct"];
+        run("dd", &words);
+    };
+    write();
     put(&own);
-    // Nothing was written meanwhile but what is pending: sync did that before.
     put(&ours);
-    assert_balanced(&insertion);
+    assert_eq!(assert_balanced(&insertion), SECTORS);
     put(&own);
-    write(&mounted.point, "around us");
+    write();
     put(&ours);
+    write();
     match insertion.look().unwrap() {
-        Sight::Bypassed(Bypass::Around(sectors)) => assert!(sectors.total() >= 200_000 / 512),
+        Sight::Bypassed(Bypass::Around(sectors)) => assert_eq!(sectors.total(), SECTORS),
         other => panic!("{other:?}"),
     }
     insertion.rebase().unwrap();
-    write(&mounted.point, "through us again");
-    assert!(assert_balanced(&insertion) >= 200_000 / 512);
+    write();
+    assert_eq!(assert_balanced(&insertion), SECTORS);
     rig.detach(&mut insertion);
-    mounted.check();
 }
 
 #[test]
