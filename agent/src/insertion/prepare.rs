@@ -1,12 +1,19 @@
 //! Making the private origin.
 
+use std::{thread::sleep, time::Duration};
+
 use super::{
     DmVolume, Insertion, InsertionError, Refusal, Site, Stage, Step,
     check::{refuse_state, refuse_targets},
     journal::Record,
     stacked::{Mapped, interposer_under, origin_maps},
 };
-use crate::host::dm::{Address, GroupLock, Info, Removal, Table};
+use crate::host::dm::{Address, DmError, GroupLock, Info, Removal, Slot, Table};
+
+/// A private origin whose last user has closed it goes a moment later; for how long it is waited
+/// for: 2 s.
+const GOING_TRIES: u32 = 40;
+const GOING_PAUSE: Duration = Duration::from_millis(50);
 
 impl Site {
     /// Makes the private origin: a device with the table that `volume` has now. The volume
@@ -56,7 +63,15 @@ impl Site {
         let (name, uuid) = (self.origin_name(), self.origin_uuid());
         let on_step = &mut self.on_step;
         let mut tell = |made| on_step(Step::from(made));
-        match self.control.info(Address::Uuid(&uuid))? {
+        let mut found = self.control.info(Address::Uuid(&uuid))?;
+        for _ in 0..GOING_TRIES {
+            if !found.as_ref().is_some_and(|info| info.going) {
+                break;
+            }
+            sleep(GOING_PAUSE);
+            found = self.control.info(Address::Uuid(&uuid))?;
+        }
+        match found {
             None => {
                 let made = self.control.create_private(&name, &uuid, table, &mut tell);
                 made?;
@@ -98,7 +113,7 @@ impl Site {
         &self,
         device: Address<'_>,
         name: &str,
-        swap: crate::host::dm::DmError,
+        swap: DmError,
     ) -> InsertionError {
         match self.control.release(device) {
             Ok(()) => InsertionError::Dm(swap),
@@ -119,9 +134,7 @@ impl Site {
             return Ok(());
         };
         if info.active {
-            let (_, table) = self
-                .control
-                .table(Address::Uuid(&uuid), crate::host::dm::Slot::Live)?;
+            let (_, table) = self.control.table(Address::Uuid(&uuid), Slot::Live)?;
             if interposer_under(&self.control, &table)?.is_some() {
                 return Err(InsertionError::Stacked { name });
             }

@@ -4,6 +4,8 @@ use std::{
     env,
     path::{Path, PathBuf},
     process::{Command, exit},
+    thread::sleep,
+    time::Duration,
 };
 
 use tidemark_agent::insertion::{DmVolume, Hint, Recovered, Site, Step};
@@ -11,7 +13,7 @@ use tidemark_store::units::Id;
 
 use crate::{
     load::Load,
-    rig::{Rig, assert_balanced, assert_interposed, number_of, run, step_number, text},
+    rig::{Mapped, Rig, assert_balanced, assert_interposed, number_of, run, step_number, text},
     volumes::{Group, Mounted},
 };
 
@@ -26,12 +28,13 @@ fn child() {
     let Ok(die_at) = env::var("TIDEMARK_DIE_AT") else {
         return;
     };
-    let die_at: usize = die_at.parse().unwrap();
+    // Not a number: goes on until it is killed.
+    let die_at: Option<usize> = die_at.parse().ok();
     let place = |name: &str| PathBuf::from(env::var_os(name).unwrap());
     let site = || {
         let site = Site::new(Id([SEED; 16]), &place("TIDEMARK_JOURNAL")).unwrap();
         site.on_step(move |step| {
-            if step_number(step) == Some(die_at) {
+            if die_at.is_some() && step_number(step) == die_at {
                 exit(DIED);
             }
         })
@@ -39,26 +42,31 @@ fn child() {
     let volume = DmVolume::of_path(&place("TIDEMARK_VOLUME"))
         .unwrap()
         .unwrap();
-    let mut insertion = site().prepare(&volume).unwrap();
-    let server = crate::rig::Mapped::linear("crash-server", &insertion.origin().unwrap());
-    insertion.insert(number_of(&server.node())).unwrap();
-    // It outlives the child, as a ublk device outlives its server.
-    std::mem::forget(server);
-    insertion.remove().unwrap();
-    run(
-        "dmsetup",
-        &["remove", "--noudevsync", "--retry", "crash-server"],
-    );
+    loop {
+        let mut insertion = site().prepare(&volume).unwrap();
+        let server = Mapped::linear("crash-server", &insertion.origin().unwrap());
+        insertion.insert(number_of(&server.node())).unwrap();
+        insertion.remove().unwrap();
+        if die_at.is_some() {
+            // It outlives the child, as a ublk device outlives its server.
+            std::mem::forget(server);
+            return;
+        }
+    }
+}
+
+fn child_for(rig: &Rig, volume: &Path, die_at: &str) -> Command {
+    let mut command = Command::new(env::current_exe().unwrap());
+    command
+        .args(["--ignored", "--exact", "crashes::child", "--nocapture"])
+        .env("TIDEMARK_DIE_AT", die_at)
+        .env("TIDEMARK_JOURNAL", rig.journal())
+        .env("TIDEMARK_VOLUME", volume);
+    command
 }
 
 fn die(rig: &Rig, volume: &Path, at: usize) {
-    let status = Command::new(env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "crashes::child", "--nocapture"])
-        .env("TIDEMARK_DIE_AT", at.to_string())
-        .env("TIDEMARK_JOURNAL", rig.journal())
-        .env("TIDEMARK_VOLUME", volume)
-        .status()
-        .unwrap();
+    let status = child_for(rig, volume, &at.to_string()).status().unwrap();
     assert_eq!(status.code(), Some(DIED), "step {:?}", Step::ALL[at]);
 }
 
@@ -170,5 +178,42 @@ fn the_ledger_goes_on_after_a_death() {
     nix::unistd::sync();
     assert!(assert_balanced(&insertion) >= 300_000 / 512);
     rig.detach(&mut insertion);
+    mounted.check();
+}
+
+/// Not between steps but anywhere, the kernel's calls included.
+#[test]
+#[ignore = "runs in a guest"]
+fn a_kill_at_any_moment_is_finished_or_undone() {
+    const KILLS: u64 = 30;
+    let group = Group::new("crash4", 96);
+    let volume = group.volume("lv", 128, &[]);
+    let table = run("dmsetup", &["table", text(&volume)]);
+    let mounted = Mounted::new("ext4", &volume);
+    let load = Load::start(&mounted.point);
+    let mut found = [0; 3];
+    for kill in 0..KILLS {
+        let rig = Rig::new(SEED);
+        let mut child = child_for(&rig, &volume, "killed").spawn().unwrap();
+        sleep(Duration::from_millis(60 + kill * 7919 % 700));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // A dmsetup that the child started may still be at work.
+        sleep(Duration::from_millis(200));
+        match rig.recover() {
+            Recovered::Inserted { mut insertion, .. } => {
+                insertion.remove().unwrap();
+                found[0] += 1;
+            }
+            Recovered::Undone => found[1] += 1,
+            Recovered::Nothing => found[2] += 1,
+            Recovered::Bypassed(_) | Recovered::Gone(_) => panic!("kill {kill}"),
+        }
+        remove_server();
+        rig.assert_clean();
+        assert_eq!(run("dmsetup", &["table", text(&volume)]), table);
+    }
+    println!("{KILLS} kills: [inserted, undone, nothing] {found:?}");
+    load.finish();
     mounted.check();
 }

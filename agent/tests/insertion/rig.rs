@@ -3,6 +3,8 @@
 use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
+    thread::sleep,
+    time::Duration,
 };
 
 use tidemark_agent::{
@@ -179,8 +181,15 @@ impl Rig {
 
     /// Neither a private origin nor a journal is left.
     pub(crate) fn assert_clean(&self) {
-        let all = run("dmsetup", &["info", "-c", "--noheadings", "-o", "uuid"]);
-        assert!(!all.contains(&self.id.to_string()), "left: {all}");
+        // The kernel removes what was closed a moment later.
+        for attempt in 1.. {
+            let all = run("dmsetup", &["info", "-c", "--noheadings", "-o", "uuid"]);
+            if !all.contains(&self.id.to_string()) {
+                break;
+            }
+            assert!(attempt < 200, "left: {all}");
+            sleep(Duration::from_millis(50));
+        }
         assert!(!self.journal().exists());
     }
 }
