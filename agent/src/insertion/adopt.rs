@@ -1,7 +1,6 @@
 //! Following a volume that was given another table.
 
 use super::{DmVolume, Insertion, InsertionError, Stage, Step};
-use crate::host::dm::GroupLock;
 
 /// The private origin has the volume's table now.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,7 +25,7 @@ impl Insertion {
     /// interposer is on the private origin, which would go on serving the old table.
     pub fn adopt(&mut self) -> Result<Adopted, InsertionError> {
         let volume = &self.record.volume;
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.site.lock(volume)?;
         let (info, table) = self.site.volume_now(volume)?;
         self.site.refuse(&info, &table)?;
         if self.site.origin()?.is_none() {

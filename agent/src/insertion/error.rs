@@ -109,4 +109,12 @@ pub enum InsertionError {
         /// Why it could not be resumed.
         release: Box<DmError>,
     },
+    /// The volume has its own table again, but not all was cleaned up.
+    #[error("{name} has its own table again, but the clean-up failed: {source}")]
+    Unfinished {
+        /// The volume's name.
+        name: String,
+        /// What failed.
+        source: Box<InsertionError>,
+    },
 }

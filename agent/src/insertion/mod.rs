@@ -65,7 +65,7 @@ pub use volume::{DmVolume, SECTOR_BYTES};
 
 use crate::host::{
     device::DeviceNumber,
-    dm::{Address, Control, Info, Slot, Table},
+    dm::{Address, Control, GroupLock, Info, Slot, Table},
 };
 use journal::{Journal, Record};
 
@@ -106,6 +106,13 @@ impl Site {
     fn origin(&self) -> Result<Option<Info>, InsertionError> {
         let uuid = self.origin_uuid();
         Ok(self.control.info(Address::Uuid(&uuid))?)
+    }
+
+    /// LVM's lock of the volume's group, which may have another name than when we last looked.
+    fn lock(&self, volume: &DmVolume) -> Result<Option<GroupLock>, InsertionError> {
+        let now = volume.find(&self.control)?;
+        let name = now.as_ref().map_or(&volume.name, |info| &info.name);
+        Ok(GroupLock::of_device(name, &volume.uuid)?)
     }
 
     fn step(&mut self, step: Step) {

@@ -8,7 +8,7 @@ use super::{
     journal::Record,
     stacked::{Mapped, interposer_under, origin_maps},
 };
-use crate::host::dm::{Address, DmError, GroupLock, Info, Removal, Slot, Table};
+use crate::host::dm::{Address, DmError, Info, Removal, Slot, Table};
 
 /// A private origin whose last user has closed it goes a moment later; for how long it is waited
 /// for: 2 s.
@@ -26,7 +26,7 @@ impl Site {
     /// [`InsertionError::Refused`] as [`super::check`] would; [`InsertionError::OriginBusy`]
     /// when an earlier server still has the origin open.
     pub fn prepare(mut self, volume: &DmVolume) -> Result<Insertion, InsertionError> {
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.lock(volume)?;
         let (info, table) = self.volume_now(volume)?;
         self.refuse(&info, &table)?;
         let record = Record {

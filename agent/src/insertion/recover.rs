@@ -19,7 +19,7 @@ use super::{
 };
 use crate::host::{
     device::DeviceNumber,
-    dm::{Address, GroupLock, Info, Slot, Table},
+    dm::{Address, Info, Slot, Table},
 };
 
 /// What the caller knows, should the journal be lost.
@@ -81,7 +81,7 @@ impl Site {
         let Some(volume) = volume else {
             return self.clean_up();
         };
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.lock(&volume)?;
         let (info, live) = match self.volume_now(&volume) {
             Err(InsertionError::Gone { .. }) => return self.without_volume(record),
             answer => answer?,

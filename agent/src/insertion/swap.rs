@@ -1,6 +1,8 @@
 //! Putting the volume over the interposer, and giving it its own table back.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use tracing::warn;
 
 use super::{
     DmVolume, Insertion, InsertionError, Refusal, Stage, Step,
@@ -10,7 +12,7 @@ use super::{
 };
 use crate::host::{
     device::DeviceNumber,
-    dm::{Address, DmError, GroupLock, Info, Sectors, Slot, Table},
+    dm::{Address, DmError, Info, Sectors, Slot, Table},
 };
 
 /// How often a swap that a signal interrupted is tried again.
@@ -34,7 +36,7 @@ impl Insertion {
     /// there already, when the sizes differ, or when another program is at work on the volume.
     pub fn insert(&mut self, over: DeviceNumber) -> Result<Swap, InsertionError> {
         let volume = &self.record.volume;
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.site.lock(volume)?;
         let (info, live) = self.site.volume_now(volume)?;
         self.assert_insertable(&info, &live, over)?;
         let served_before = Sectors::of(over);
@@ -54,7 +56,10 @@ impl Insertion {
         };
         self.site.step(Step::InsertSwapped);
         self.settle(served_before);
-        self.note(Stage::Inserted, Step::Inserted)?;
+        // Recovery tells from the tables that the intent was carried out.
+        if let Err(error) = self.note(Stage::Inserted, Step::Inserted) {
+            warn!("inserted, but {error}");
+        }
         Ok(swap)
     }
 
@@ -63,12 +68,15 @@ impl Insertion {
     ///
     /// # Errors
     ///
+    /// [`InsertionError::Unfinished`] when the volume has its own table again, but the private
+    /// origin could not go: [`Insertion::abandon`] finishes that.
+    ///
     /// Nothing is changed when the volume does not lie over us ([`InsertionError::NotInserted`]),
     /// when another volume's interposer is on the private origin ([`InsertionError::Stacked`]), or
     /// when another program is at work on the volume.
     pub fn remove(&mut self) -> Result<Swap, InsertionError> {
         let volume = &self.record.volume;
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.site.lock(volume)?;
         let (info, live) = self.site.volume_now(volume)?;
         if self.record.over.is_none() || live.lies_over() != self.record.over {
             return Err(not_inserted(&info, &live));
@@ -94,7 +102,11 @@ impl Insertion {
         };
         drop(own);
         self.site.step(Step::RemoveSwapped);
-        self.finish_removal()?;
+        self.finish_removal()
+            .map_err(|source| InsertionError::Unfinished {
+                name: info.name,
+                source: Box::new(source),
+            })?;
         Ok(swap)
     }
 
@@ -102,7 +114,7 @@ impl Insertion {
     /// it was never inserted, another program took it away, or it is gone.
     pub fn abandon(&mut self) -> Result<(), InsertionError> {
         let volume = &self.record.volume;
-        let _lock = GroupLock::of_device(&volume.name, &volume.uuid)?;
+        let _lock = self.site.lock(volume)?;
         match self.site.volume_now(volume) {
             Err(InsertionError::Gone { .. }) => (),
             Err(error) => return Err(error),
@@ -209,8 +221,14 @@ impl Insertion {
             }
             return Err(table_moved(&now, &live));
         }
+        let begun = Instant::now();
         let held = match self.swap(device) {
             Ok(held) => held,
+            // The tables may have changed places all the same: then going back would be wrong.
+            Err(_) if matches!(control.table(device, Slot::Live), Ok((_, live)) if live == *to) => {
+                control.release(device)?;
+                begun.elapsed()
+            }
             Err(error) => return Err(self.site.back_out(device, &info.name, error)),
         };
         let (now, live) = control.table(device, Slot::Live)?;

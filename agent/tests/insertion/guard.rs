@@ -1,6 +1,15 @@
 //! Others who change the volume's table are noticed, and followed.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{sleep, spawn},
+    time::Duration,
+};
 
 use tidemark_agent::{
     host::dm::Watch,
@@ -94,7 +103,7 @@ fn a_snapshot_by_lvm_is_followed_and_its_end_too() {
     assert!(assert_bypassed(&insertion).contains("snapshot-origin"));
     rig.reinsert(&mut insertion);
     let load = Load::start(&mounted.point);
-    std::thread::sleep(Duration::from_secs(2));
+    sleep(Duration::from_secs(2));
     load.finish();
     // What is written through us is preserved by LVM's snapshot.
     let status = run("dmsetup", &["status", &format!("{}-snap", group.name)]);
@@ -103,13 +112,13 @@ fn a_snapshot_by_lvm_is_followed_and_its_end_too() {
     // LVM does not end its snapshot in one go while our origin has the volume's inner device
     // open.
     let path = group.path("snap");
-    let remove = std::thread::spawn(move || {
+    let remove = spawn(move || {
         let config = "activation{udev_sync=0 udev_rules=0 monitoring=0} \
                       devices{use_devicesfile=0 obtain_device_list_from_udev=0}";
         try_run("lvm", &["lvremove", "--config", config, "-y", &path])
     });
     while !matches!(insertion.look().unwrap(), Sight::Bypassed(_)) {
-        std::thread::sleep(Duration::from_millis(20));
+        sleep(Duration::from_millis(20));
     }
     let followed = insertion.adopt();
     let output = remove.join().unwrap();
@@ -199,6 +208,52 @@ fn a_volume_that_is_deactivated_is_gone_and_returns() {
     rig.assert_clean();
 }
 
+/// LVM changes the same table all the while: whoever comes second sees what the first one did.
+#[test]
+#[ignore = "runs in a guest"]
+fn lvm_at_work_at_the_same_time_does_no_harm() {
+    const ROUNDS: u32 = 20;
+    let group = Group::new("grd8", 96);
+    let volume = group.volume("lv", 128, &[]);
+    let mounted = Mounted::new("ext4", &volume);
+    let load = Load::start(&mounted.point);
+    let stop = Arc::new(AtomicBool::new(false));
+    let (stopped, path) = (Arc::clone(&stop), group.path("lv"));
+    let refreshing = spawn(move || {
+        let mut times = 0;
+        while !stopped.load(Ordering::Relaxed) {
+            lvm(&["lvchange", "--refresh", &path]);
+            times += 1;
+        }
+        times
+    });
+    let (mut bypassed, mut moved) = (0, 0);
+    let mut rig = Rig::new(0x38);
+    for _ in 0..ROUNDS {
+        let (mut insertion, _) = rig.attach(&volume);
+        sleep(Duration::from_millis(150));
+        match insertion.remove() {
+            Ok(_) => (),
+            Err(InsertionError::NotInserted { .. }) => {
+                bypassed += 1;
+                insertion.abandon().unwrap();
+            }
+            Err(InsertionError::TableMoved { .. }) => {
+                moved += 1;
+                insertion.abandon().unwrap();
+            }
+            Err(error) => panic!("{error}"),
+        }
+        rig.stop();
+        rig.assert_clean();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let refreshed: u32 = refreshing.join().unwrap();
+    println!("{refreshed} refreshes, {bypassed} of {ROUNDS} times bypassed, {moved} moved");
+    load.finish();
+    mounted.check();
+}
+
 /// What another program holds is left alone, and what it has pending too.
 #[test]
 #[ignore = "runs in a guest"]
@@ -216,4 +271,40 @@ fn a_suspension_by_another_is_told() {
     run("dmsetup", &["resume", "--noudevsync", text(&volume)]);
     assert_interposed(&insertion);
     rig.detach(&mut insertion);
+}
+
+/// The file system below is found once, at the volume, and never at the private origin.
+#[test]
+#[ignore = "runs in a guest"]
+fn udev_leaves_private_origins_alone() {
+    if !Path::new("/run/udev/control").exists() {
+        println!("skipped: no udev runs in this guest");
+        return;
+    }
+    let group = Group::new("grd7", 96);
+    let volume = group.volume("lv", 96, &[]);
+    let mounted = Mounted::new("ext4", &volume);
+    let uuid = run("blkid", &["-o", "value", "-s", "UUID", text(&volume)]);
+    let link = Path::new("/dev/disk/by-uuid").join(uuid.trim());
+    let mut rig = Rig::new(0x37);
+    for _ in 0..3 {
+        let (mut insertion, swap) = rig.attach(&volume);
+        run("udevadm", &["settle"]);
+        let origin = insertion.origin().unwrap();
+        let number = crate::rig::number_of(&origin);
+        let known = fs::read_to_string(format!("/run/udev/data/b{number}")).unwrap();
+        assert!(
+            known.contains("DM_UDEV_DISABLE_OTHER_RULES_FLAG=1"),
+            "{known}"
+        );
+        assert!(!known.contains("ID_FS_UUID"), "{known}");
+        assert_ne!(fs::canonicalize(&link).unwrap(), origin);
+        // What LVM told udev of its volume is as it was: its links are there.
+        assert!(Path::new("/dev/grd7/lv").exists());
+        println!("held {:?}", swap.held);
+        rig.detach(&mut insertion);
+        run("udevadm", &["settle"]);
+        assert_eq!(fs::canonicalize(&link).unwrap(), volume);
+    }
+    mounted.check();
 }
