@@ -71,7 +71,10 @@ fn die(rig: &Rig, volume: &Path, at: usize) {
 }
 
 fn remove_server() {
-    let _ = crate::rig::try_run("dmsetup", &["remove", "--noudevsync", "crash-server"]);
+    let _ = crate::rig::try_run(
+        "dmsetup",
+        &["remove", "--noudevsync", "--retry", "crash-server"],
+    );
 }
 
 /// Whether the volume lies over the interposer after a death at this step.
