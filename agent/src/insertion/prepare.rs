@@ -86,8 +86,7 @@ impl Site {
         Ok(())
     }
 
-    /// Gives the private origin, which has a table, another one where needed. Gives whether it
-    /// was.
+    /// Gives the private origin, which has a table, another one where needed.
     pub(super) fn fit_origin(&self, table: &Table) -> Result<(), InsertionError> {
         match origin_maps(&self.control, self.id, table)? {
             Mapped::Yes => return Ok(()),

@@ -119,13 +119,12 @@ impl Insertion {
             Err(InsertionError::Gone { .. }) => (),
             Err(error) => return Err(error),
             Ok((info, live)) => {
-                if interposer_under(&self.site.control, &live)?.is_some()
-                    && live.lies_over() == self.record.over
+                if let Some(over) = self.record.over
+                    && live.lies_over() == Some(over)
                 {
-                    let (path, over) = (info.number.node(), self.record.over);
                     return Err(InsertionError::Refused(Refusal::AlreadyInterposed {
-                        path,
-                        over: over.map(DeviceNumber::node).unwrap_or_default(),
+                        path: info.number.node(),
+                        over: over.node(),
                     }));
                 }
             }
