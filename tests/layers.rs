@@ -8,16 +8,25 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 9] = [
+const LAYERS: [(&str, &[&str]); 10] = [
     ("paths", &[]),
     ("request", &[]),
     ("disk", &["request"]),
     ("volume", &["disk", "request"]),
     ("host", &["disk", "paths"]),
+    ("insertion", &["host"]),
     ("transport", &["disk", "request", "host", "paths"]),
     (
         "server",
-        &["transport", "volume", "disk", "request", "host", "paths"],
+        &[
+            "transport",
+            "volume",
+            "insertion",
+            "disk",
+            "request",
+            "host",
+            "paths",
+        ],
     ),
     ("manager", &["server", "volume", "host", "paths"]),
     ("rpc", &["manager", "paths"]),

@@ -1,9 +1,11 @@
 //! Tidemark's agent. ARCHITECTURE.md is the map. Imports go one way:
-//! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume}`,
+//! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume, insertion}`,
+//! `insertion -> host`,
 //! `transport -> volume -> disk -> request -> store::units`.
 
 pub mod disk;
 pub mod host;
+pub mod insertion;
 pub mod manager;
 pub mod paths;
 pub mod request;

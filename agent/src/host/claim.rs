@@ -309,6 +309,12 @@ fn open_elsewhere(path: &Path, anchor: Anchor) -> ClaimError {
 
 /// Whether the kernel swaps to a file or device.
 pub(super) fn is_swap(anchor: Anchor) -> bool {
+    let found = |name: PathBuf| Anchor::of_path(&name).is_ok_and(|found| found == anchor);
+    swaps().into_iter().any(found)
+}
+
+/// The files and devices that the kernel swaps to.
+pub fn swaps() -> Vec<PathBuf> {
     let table = fs::read("/proc/swaps").unwrap_or_default();
     table
         .split(|byte| *byte == b'\n')
@@ -316,7 +322,7 @@ pub(super) fn is_swap(anchor: Anchor) -> bool {
         .filter_map(|line| line.split(|byte| matches!(byte, b' ' | b'\t')).next())
         .filter(|name| name.starts_with(b"/"))
         .map(|name| PathBuf::from(String::from_utf8_lossy(&unescape(name)).into_owned()))
-        .any(|name| Anchor::of_path(&name).is_ok_and(|found| found == anchor))
+        .collect()
 }
 
 fn name_of_type(metadata: &Metadata) -> &'static str {

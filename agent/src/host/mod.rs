@@ -4,6 +4,7 @@
 pub mod candidates;
 pub mod claim;
 pub mod device;
+pub mod dm;
 #[cfg(test)]
 pub(crate) mod fixtures;
 pub mod freeze;
