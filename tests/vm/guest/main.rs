@@ -1,0 +1,5 @@
+//! Stories that are told inside a guest: ordinary tests, run one by one by the harness.
+//!
+//! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
+
+mod kernel;
