@@ -3,3 +3,4 @@
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
 mod kernel;
+mod portable;
