@@ -1,5 +1,6 @@
 # make demo    see the whole job done and proven, on a throw-away volume
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
+# make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
 SHELL := /bin/bash
@@ -23,7 +24,7 @@ NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint test demo bench root
+.PHONY: help deps rust build lint test test-vm demo bench root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -81,6 +82,9 @@ test: root build lint
 	$(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log && result=0 || result=$$?
 	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log
 	exit $$result
+
+test-vm: root build
+	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --nocapture --test-threads=1
 
 demo: root deps
 	$(CARGO) build --workspace --bins

@@ -10,7 +10,8 @@
 //! `--kernel` 6.12 or 7.2 (fetched at the first use, kept in target/vm). `--disk` makes a new
 //! disk, the first is /dev/vda; `--keep-disk` uses a file, made when it is not there, so that a
 //! second run finds what the first one wrote. `--with` puts a file on the guest's PATH, programs
-//! with their libraries. `tidemarkd`, `tidemark` and `vm_guest` (the stories) are on it anyway.
+//! with their libraries. `tidemarkd`, `tidemark` and the stories' programs (`vm_guest`,
+//! `insertion`) are on it anyway.
 //! What the command leaves in /results is copied to the folder of `--results`.
 //!
 //! The console streams to standard output; the kernel's log follows when the command failed, when
@@ -31,7 +32,7 @@ use std::{
 
 use tidemark_tests::{
     MIB, programs,
-    vm::{Disk, Ended, Family, Kernel, Machine, cache, guest},
+    vm::{Disk, Ended, Family, Kernel, Machine, cache, story},
 };
 
 /// The command line.
@@ -98,7 +99,7 @@ fn run(wishes: &Wishes) -> ExitCode {
     let kernel = Kernel::find(wishes.kernel.unwrap_or(Family::V6_12));
     eprintln!("{kernel}");
     let folder = cache::scratch();
-    let mut machine = guest::with_stories(Machine::new(&kernel)).echo();
+    let mut machine = story::with_stories(Machine::new(&kernel)).echo();
     if let Some(mib) = wishes.memory_mib {
         machine = machine.memory_mib(mib);
     }

@@ -217,12 +217,9 @@ fn kept(family: Family) -> Option<PathBuf> {
 fn fetch(index: &Index, image: &Package, into: &Path) {
     println!("fetching {} {}", image.name, image.version);
     let mut packages = vec![image.clone()];
-    // Newer kernels are split; what the image itself holds is then nothing.
-    for name in &image.depends {
-        if name.starts_with("linux-binary-") || name.starts_with("linux-modules-") {
-            let part = of_version(index, name, &image.version);
-            packages.push(part.unwrap_or_else(|| panic!("the package index has no {name}")));
-        }
+    for name in image.depends.iter().filter(|name| is_part(name)) {
+        let part = of_version(index, name, &image.version);
+        packages.push(part.unwrap_or_else(|| panic!("the package index has no {name}")));
     }
     let tree = into.with_extension("tree");
     index.unpack(&packages.iter().collect::<Vec<_>>(), &tree);
@@ -234,6 +231,14 @@ fn fetch(index: &Index, image: &Package, into: &Path) {
     copy(&image_in(&tree, &release), &into.join("vmlinuz"));
     take_modules(&tree, &release, into);
     fs::remove_dir_all(&tree).unwrap_or_else(|e| panic!("{}: {e}", tree.display()));
+}
+
+/// Newer kernels are split, and what the image itself holds is then nothing: the binary is what
+/// boots, and the list of what is built in comes with the base.
+fn is_part(name: &str) -> bool {
+    ["linux-base-", "linux-binary-", "linux-modules-"]
+        .iter()
+        .any(|prefix| name.starts_with(prefix))
 }
 
 fn image_in(tree: &Path, release: &str) -> PathBuf {

@@ -26,8 +26,8 @@ use crate::{MIB, image, programs};
 const SIGN: &str = "@@tidemark ";
 /// Results come back on a disk of this size, sparse.
 const RESULTS_BYTES: u64 = 512 * MIB;
-/// A safety net for hung guests, not a measure of anything.
-const BUDGET: Duration = Duration::from_secs(20 * 60);
+/// A safety net for hung guests, not a measure of anything. Longer than a story may take.
+const BUDGET: Duration = Duration::from_secs(25 * 60);
 /// What every guest is booted with: no reboot loops, no cost of mitigations under emulation, and
 /// all of the kernel's words on the first serial line.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=7 panic=-1 panic_on_oops=1 mitigations=off \
@@ -264,10 +264,20 @@ impl Guest {
     }
 
     /// Waits for the guest's end.
-    pub fn finish(mut self) -> (Outcome, TempDir) {
+    pub fn finish(self) -> (Outcome, TempDir) {
+        self.follow(|_| false)
+    }
+
+    /// Waits for the guest's end. `on_line` sees each line as it comes and says whether it is
+    /// progress, with which the guest's time begins anew.
+    pub fn follow(mut self, mut on_line: impl FnMut(&str) -> bool) -> (Outcome, TempDir) {
         loop {
             match self.next() {
-                Next::Line(_) => {}
+                Next::Line(line) => {
+                    if on_line(&line) {
+                        self.deadline = Instant::now() + self.budget;
+                    }
+                }
                 Next::End => {
                     let ended = self.status.map_or(Ended::Died, Ended::Exited);
                     return self.end(ended);

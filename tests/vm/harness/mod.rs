@@ -10,7 +10,8 @@
 //! machine    one boot: disks, files, a script; lines as they come; killed or finished
 //! outcome    what a boot left: status, console, kernel log, files
 //! warnings   what a kernel log must not hold
-//! story      what runs in which machine, and where it is allowed to be loud
+//! story      tests that run in a guest: finding them, running them one by one
+//! telling    stories told in guests, one after the other, each judged for itself
 //! ```
 //!
 //! What is fetched and made is kept below `target/vm` and survives; `TIDEMARK_VM_CACHE` names
@@ -21,12 +22,13 @@ pub mod archive;
 pub mod borrowed;
 pub mod cache;
 pub mod disk;
-pub mod guest;
 pub mod initramfs;
 pub mod kernel;
 pub mod machine;
 pub mod outcome;
 pub mod packages;
+pub mod story;
+pub mod telling;
 pub mod warnings;
 
 pub use disk::Disk;

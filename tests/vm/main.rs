@@ -1,0 +1,48 @@
+//! Stories on Debian's kernels, in guests: what the host's own kernel cannot show.
+//!
+//! ```text
+//! cargo test --workspace --test vm                    what CI has time for
+//! TIDEMARK_VM=all cargo test --workspace --test vm    everything, as `make test-vm` does
+//! TIDEMARK_VM='insertion guard' cargo test ...        stories whose PROGRAM NAME begins so
+//! ```
+//!
+//! To add a story, write it in `guest/`; the table below says whether CI tells it too.
+
+use tidemark_tests::vm::{
+    Family,
+    story::{self, Story},
+    telling::{self, AllowedIn},
+};
+
+/// What CI tells: each kind once, and of each cycle as little as shows that it turns.
+const CI: [&str; 7] = [
+    "vm_guest ",
+    "insertion crashes::a_death_at_each_step",
+    "insertion crashes::the_ledger",
+    "insertion cycles::ext4_on_dm_crypt",
+    "insertion cycles::xfs_on_a_striped",
+    "insertion guard::a_refresh",
+    "insertion guard::growth",
+];
+
+/// What kernels may say, in which stories, and why that is no fault of ours.
+const ALLOWED: [AllowedIn; 0] = [];
+
+fn stories() -> Vec<Story> {
+    match std::env::var("TIDEMARK_VM").as_deref() {
+        Ok("all") => story::all(),
+        Ok(prefix) if !prefix.is_empty() => story::starting_with(&[prefix]),
+        _ => story::starting_with(&CI),
+    }
+}
+
+#[test]
+fn on_linux_6_12() {
+    telling::tell(Family::V6_12, &stories(), &ALLOWED);
+}
+
+/// Or on the newest kernel that Debian has, when it has moved on.
+#[test]
+fn on_linux_7_2() {
+    telling::tell(Family::V7_2, &stories(), &ALLOWED);
+}
