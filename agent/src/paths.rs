@@ -57,7 +57,7 @@ impl VolumePaths {
         self.dir.join("log")
     }
 
-    /// Mount point of the portable transport.
+    /// Mount point of the portable transport; with ublk a folder of links to devices.
     pub fn mount_point(&self) -> PathBuf {
         self.dir.join("fs")
     }
@@ -67,9 +67,19 @@ impl VolumePaths {
         self.mount_point().join("live")
     }
 
-    /// A snapshot's view as a read-only file.
+    /// A snapshot's view as a read-only file, or a link to a read-only device.
     pub fn view(&self, snapshot: &str) -> PathBuf {
-        self.mount_point().join("snapshots").join(snapshot)
+        self.views().join(snapshot)
+    }
+
+    /// Where the views are.
+    pub fn views(&self) -> PathBuf {
+        self.mount_point().join("snapshots")
+    }
+
+    /// Whether the volume is presented by links to devices, which outlive a server.
+    pub fn has_links(&self) -> bool {
+        self.live().is_symlink()
     }
 
     /// Symbolic link to the block device that is to be mounted.

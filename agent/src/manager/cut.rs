@@ -156,6 +156,9 @@ impl Manager {
             None => None,
         };
         drop(quiet);
+        if cut.is_ok() {
+            present_views(parts).await;
+        }
         let cuts = match cut {
             Ok(cuts) => cuts,
             Err(error) => {
@@ -353,6 +356,16 @@ async fn release_all(parts: &[Part]) {
 }
 
 /// Takes a whole cut back: data and checkpoints.
+/// The snapshots are made and nobody waits any more: now their views may take their time. One
+/// that fails is tried again by its server, and readers are told that it is not there.
+async fn present_views(parts: &[Part]) {
+    for part in parts {
+        if let Err(error) = part.entry.link.present_views().await {
+            tracing::warn!(volume = part.entry.name(), %error, "a view is not presented yet");
+        }
+    }
+}
+
 async fn undo(parts: &[Part], cuts: &[CutReply]) {
     release_all(parts).await;
     let epochs = cuts.iter().map(|cut| Epoch(cut.epoch));

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use tidemark_proto::v1;
 use tidemark_store::{
-    catalog::{FullPolicy, SnapshotRecord, VolumeRecord},
+    catalog::{FullPolicy, SnapshotRecord, Transport, VolumeRecord},
     units::{Epoch, Id},
 };
 
@@ -108,6 +108,12 @@ pub struct LiveVolume {
     pub changed_bytes_in_epoch: u64,
     /// The server's process.
     pub server_pid: i32,
+    /// By ublk, and not by the portable transport.
+    pub ublk: bool,
+    /// The interposer's own block device; empty with the portable transport.
+    pub interposer_path: PathBuf,
+    /// Why the host's requests go around the interposer; empty when they do not.
+    pub bypassed: String,
 }
 
 /// What to attach.
@@ -125,6 +131,8 @@ pub struct AttachArgs {
     pub area_size_bytes: u64,
     /// What happens when the store fills.
     pub policy: FullPolicy,
+    /// How to present it to the host.
+    pub transport: Transport,
     /// Idempotency key; empty is none.
     pub request_id: String,
 }

@@ -31,11 +31,12 @@ pub(super) async fn start(
     program: &Path,
     paths: &Paths,
     record: &VolumeRecord,
+    again: bool,
 ) -> Result<(), Error> {
     let name = record.name.clone();
     let volume_paths = paths.volume(&name);
     super::prepare_dir(volume_paths.dir(), 0o700)?;
-    let mut child = launch(program, paths, &volume_paths, record).map_err(|error| {
+    let mut child = launch(program, paths, &volume_paths, record, again).map_err(|error| {
         Error::internal(format!("starting {}: {error}", program.display())).on_volume(&name)
     })?;
     let verdict = timeout(START_TIMEOUT, first_line(&mut child)).await;
@@ -72,6 +73,7 @@ fn launch(
     paths: &Paths,
     volume: &VolumePaths,
     record: &VolumeRecord,
+    again: bool,
 ) -> io::Result<Child> {
     let log = OpenOptions::new()
         .create(true)
@@ -80,7 +82,7 @@ fn launch(
         .open(volume.log())?;
     let mut command = Command::new(program);
     command
-        .args(arguments(paths, record))
+        .args(arguments(paths, record, again))
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -94,7 +96,7 @@ fn launch(
     command.spawn()
 }
 
-fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
+fn arguments(paths: &Paths, record: &VolumeRecord, again: bool) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["volume".into(), record.name.clone().into()];
     let mut add = |option: &str, value: OsString| {
         arguments.push(option.into());
@@ -114,6 +116,10 @@ fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
     add("--policy", policy.into());
     add("--max-write-delay-ms", delay.to_string().into());
     add("--volume-id", record.id.to_string().into());
+    add("--transport", record.transport.name().into());
+    if again {
+        arguments.push("--again".into());
+    }
     arguments
 }
 
@@ -197,7 +203,7 @@ async fn reap(volume: String, mut child: Child) {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_store::units::Id;
+    use tidemark_store::{catalog::Transport, units::Id};
 
     use super::*;
 
@@ -210,6 +216,7 @@ mod tests {
             area_size_bytes,
             block_bytes: 8192,
             policy,
+            transport: Transport::Ublk,
             attached_us: 0,
         }
     }
@@ -226,16 +233,18 @@ mod tests {
         let slow = FullPolicy::Slow {
             max_write_delay_ms: 50,
         };
-        let line: Vec<_> = arguments(&paths(), &record(slow, 1 << 20))
+        let line: Vec<_> = arguments(&paths(), &record(slow, 1 << 20), true)
             .into_iter()
             .map(|part| part.into_string().unwrap())
             .collect();
         let expected = "volume|data|--runtime-dir|/run/t|--origin|/images/a b|--area|/areas/x|\
                         --area-size|1048576|--block-bytes|8192|--policy|slow|\
-                        --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707";
+                        --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707|\
+                        --transport|ublk|--again";
         assert_eq!(line.join("|"), expected);
-        let kept = arguments(&paths(), &record(FullPolicy::Drop, 0));
+        let kept = arguments(&paths(), &record(FullPolicy::Drop, 0), false);
         assert!(!kept.contains(&"--area-size".into()));
+        assert!(!kept.contains(&"--again".into()));
     }
 
     #[test]

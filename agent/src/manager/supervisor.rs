@@ -56,7 +56,7 @@ impl Manager {
             let since = Instant::now();
             let brought_up = {
                 let _work = entry.work.lock().await;
-                self.bring_up(entry).await
+                self.bring_up(entry, true).await
             };
             let why = match brought_up {
                 Ok(server) => {
@@ -80,15 +80,17 @@ impl Manager {
         }
     }
 
-    /// Finds the server, or starts it. Gives what tells its process from any other.
-    pub(super) async fn bring_up(&self, entry: &Entry) -> Result<String, Error> {
+    /// Finds the server, or starts it. Gives what tells its process from any other. `again`: the
+    /// volume had a server before.
+    pub(super) async fn bring_up(&self, entry: &Entry, again: bool) -> Result<String, Error> {
         let name = entry.name();
         let greeting = match entry.link.hello().await {
             Err(error) if error.nobody_there() => {
                 if spawn::is_running(&entry.paths) {
                     return Err(Error::unavailable(name, "it runs but does not listen"));
                 }
-                spawn::start(&self.config.program, &self.config.paths, &entry.record).await?;
+                let (program, paths) = (&self.config.program, &self.config.paths);
+                spawn::start(program, paths, &entry.record, again).await?;
                 entry.link.hello().await
             }
             greeting => greeting,

@@ -133,6 +133,9 @@ impl Manager {
             counters: counters(told),
             changed_bytes_in_epoch: told.changed_bytes_in_epoch,
             server_pid: told.pid,
+            ublk: told.ublk,
+            interposer_path: PathBuf::from(&told.interposer_path),
+            bypassed: told.bypassed.clone(),
         })
     }
 
@@ -190,7 +193,7 @@ impl Manager {
                 catalog.insert_volume(&record, request)
             })
             .await?;
-        if let Err(error) = self.bring_up(entry).await {
+        if let Err(error) = self.bring_up(entry, false).await {
             let (name, request_id) = (entry.record.name.clone(), ticket.request_id());
             self.ledger
                 .run(move |catalog| catalog.take_back_volume(&name, request_id.as_deref()))
@@ -212,6 +215,7 @@ impl Manager {
             area_size_bytes: args.area_size_bytes,
             block_bytes: validate::block_bytes(args.block_bytes)?,
             policy: args.policy,
+            transport: args.transport,
             attached_us: self.config.clock.now_us(),
         };
         let paths = self.config.paths.volume(&record.name);
@@ -294,7 +298,17 @@ impl Manager {
 
     async fn check_detachable(&self, entry: &Entry, force: bool) -> Result<(), Error> {
         let name = entry.name();
-        let (device, live) = match self.refresh(entry).await {
+        let described = match self.refresh(entry).await {
+            // What waits in a dead server's device would wait for ever: it is taken up first.
+            Err(_) if entry.paths.has_links() => {
+                self.bring_up(entry, true).await?;
+                self.refresh(entry).await
+            }
+            described => described,
+        };
+        let (device, live) = match described {
+            // Its table is swapped back under whoever has it mounted.
+            Ok(told) if told.inserted_live => (PathBuf::new(), live_snapshots(&told)),
             Ok(told) => (PathBuf::from(&told.device_path), live_snapshots(&told)),
             // A dead server holds nothing, but its device may still be mounted.
             Err(_) => (entry.paths.device_link(), 0),
@@ -360,7 +374,7 @@ fn clean_up(entry: &Entry) {
     ] {
         tell_failure(&file, fs::remove_file(&file));
     }
-    for dir in [paths.mount_point(), paths.dir().to_owned()] {
+    for dir in [paths.views(), paths.mount_point(), paths.dir().to_owned()] {
         tell_failure(&dir, fs::remove_dir(&dir));
     }
 }
@@ -408,6 +422,7 @@ fn attach_arguments(args: &AttachArgs) -> Arguments {
         .and(args.area_size_bytes.to_le_bytes())
         .and(args.block_bytes.to_le_bytes())
         .and(format!("{policy:?}"))
+        .and(args.transport.name())
 }
 
 fn exists(name: &str) -> Error {

@@ -103,7 +103,11 @@ pub(super) fn volume(volume: Volume) -> v1::Volume {
         id: record.id.to_string(),
         origin_path: record.origin_path.display().to_string(),
         block_bytes: record.block_bytes,
-        transport: v1::TransportKind::Portable.into(),
+        transport: match record.transport {
+            catalog::Transport::Auto => v1::TransportKind::Unspecified.into(),
+            catalog::Transport::Portable => v1::TransportKind::Portable.into(),
+            catalog::Transport::Ublk => v1::TransportKind::Ublk.into(),
+        },
         state: v1::VolumeState::Unavailable.into(),
         store: Some(store(
             &record.area_path,
@@ -131,7 +135,17 @@ fn with_live(known: v1::Volume, live: LiveVolume) -> v1::Volume {
     v1::Volume {
         capacity_bytes: live.capacity_bytes,
         block_bytes: live.block_bytes,
-        state: v1::VolumeState::Attached.into(),
+        transport: if live.ublk {
+            v1::TransportKind::Ublk.into()
+        } else {
+            v1::TransportKind::Portable.into()
+        },
+        state: if live.bypassed.is_empty() {
+            v1::VolumeState::Attached.into()
+        } else {
+            v1::VolumeState::Bypassed.into()
+        },
+        interposer_path: path(live.interposer_path),
         device_path: path(live.device_path),
         live_path: path(live.live_path),
         mount_points: live.mount_points.into_iter().map(path).collect(),
@@ -139,7 +153,15 @@ fn with_live(known: v1::Volume, live: LiveVolume) -> v1::Volume {
             capacity_bytes: live.store_capacity_bytes,
             used_bytes: live.store_used_bytes,
         }),
-        trust: Some(trust(Trust::continuous(live.lineage_since_us))),
+        trust: Some(trust(Trust {
+            level: if live.bypassed.is_empty() {
+                v1::Trust::Continuous
+            } else {
+                v1::Trust::Broken
+            },
+            reason: live.bypassed,
+            ..Trust::continuous(live.lineage_since_us)
+        })),
         lineage: live.lineage.to_string(),
         current_epoch: live.epoch.0,
         stats: Some(v1::VolumeStats {

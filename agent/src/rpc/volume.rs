@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_proto::v1::{self, volume_service_server::VolumeService};
-use tidemark_store::catalog::FullPolicy;
+use tidemark_store::catalog::{FullPolicy, Transport};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -104,7 +104,13 @@ fn attach_args(asked: v1::AttachVolumeRequest) -> Result<AttachArgs, Error> {
             }
         }
     };
+    let transport = match convert::known("transport", asked.transport)? {
+        v1::TransportKind::Unspecified => Transport::Auto,
+        v1::TransportKind::Portable => Transport::Portable,
+        v1::TransportKind::Ublk => Transport::Ublk,
+    };
     Ok(AttachArgs {
+        transport,
         name: asked.name,
         origin_path: asked.origin_path.into(),
         block_bytes: asked.block_bytes,

@@ -5,11 +5,14 @@ use std::sync::Arc;
 use tidemark_store::units::Id;
 
 use crate::{
-    disk::{Disk, Run},
+    disk::{Disk, Run, file::FileDisk, ring::RingDisk},
     request::{Errno, Request},
     transport::{Backend, View},
-    volume::{Clock, Fate, ViewError, Volume},
+    volume::{Clock, Fate, SystemClock, ViewError, Volume},
 };
+
+/// This server's own.
+pub(super) type EngineBackend = VolumeBackend<RingDisk, FileDisk, SystemClock>;
 
 /// A volume behind a transport.
 pub(super) struct VolumeBackend<O, A, C> {

@@ -12,8 +12,11 @@
 mod area;
 mod backend;
 mod calls;
+mod guard;
 mod listen;
+mod origin;
 pub mod outcome;
+mod presented;
 mod process;
 mod served;
 mod start;
@@ -21,7 +24,12 @@ mod start_error;
 mod stop;
 pub mod wire;
 
-use std::{path::PathBuf, sync::mpsc, thread, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, mpsc},
+    thread,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::ValueEnum;
@@ -68,6 +76,23 @@ pub struct VolumeArgs {
     /// Requests served at once
     #[arg(long, default_value_t = 8, value_parser = parse_queues)]
     pub queues: usize,
+    /// How the volume is presented to the host
+    #[arg(long, value_enum, default_value_t = TransportArg::Auto)]
+    pub transport: TransportArg,
+    /// The volume was attached before: a start without its state is a loss of tracking
+    #[arg(long)]
+    pub again: bool,
+}
+
+/// How a volume is presented, on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TransportArg {
+    /// By ublk for block devices where the host has it, else portable
+    Auto,
+    /// FUSE and a loop device
+    Portable,
+    /// A block device of the kernel's; device-mapper volumes also while mounted
+    Ublk,
 }
 
 /// [`FullPolicy`] on the command line.
@@ -120,13 +145,18 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     })?;
     let (listener, served) = running.door()?;
     let volume = running.volume();
+    let views = Arc::clone(&served);
     spawn("housekeeping", move || {
         loop {
             // Woken or not, and also when nobody is left to wake it: it is time.
             let _ = wakes.recv_timeout(HOUSEKEEPING);
             volume.housekeep();
+            views.settle_views();
         }
     })?;
+    if let Some(guard) = served.guard.clone() {
+        spawn("guard", move || guard.watch())?;
+    }
     spawn("signals", move || pass_on(signals, &stop))?;
     spawn("accept", move || listen::accept(&listener, &served))?;
     process::lock_memory();
@@ -160,7 +190,7 @@ fn pass_on(signals: StopSignals, stop: &mpsc::Sender<StopRequest>) {
 fn log_to_stderr() {
     // fuser warns about every optional operation that is left to the kernel's default.
     let filter = EnvFilter::try_from_env("TIDEMARK_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,fuser=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,fuser=error,libublk=warn"));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

@@ -23,6 +23,7 @@ const PR_SET_IO_FLUSHER: libc::c_int = 57;
 /// can be hardened; what the host refuses is logged and done without. Called before any other
 /// thread exists, which inherit all of it.
 pub(super) fn settle() {
+    die_whole();
     umask(Mode::from_bits_truncate(0o077));
     match setsid() {
         // EPERM: a session of its own already.
@@ -37,6 +38,16 @@ pub(super) fn settle() {
     if let Err(error) = become_io_flusher() {
         tracing::warn!(%error, "not an I/O flusher: freeing memory may wait for this server and it for memory");
     }
+}
+
+/// A panic ends the process and not only its thread, however this was built: a server that lost
+/// a queue would leave the host's requests waiting, and a dead one is taken up by the next.
+fn die_whole() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        tell(panic);
+        std::process::abort();
+    }));
 }
 
 /// Keeps what is in memory there: paging it in could need the very volume served here. Called

@@ -13,14 +13,18 @@ use std::{
 use tidemark_proto::private::{Failure, FailureKind};
 use tidemark_store::units::Id;
 
+use super::{
+    guard::{Guard, VolumeViews},
+    presented::Presented,
+};
 use crate::{
-    disk::file::FileDisk,
+    disk::{file::FileDisk, ring::RingDisk},
     paths::VolumePaths,
     volume::{SystemClock, Volume},
 };
 
 /// The engine over real files.
-pub(super) type Engine = Volume<FileDisk, FileDisk, SystemClock>;
+pub(super) type Engine = Volume<RingDisk, FileDisk, SystemClock>;
 
 /// What a call answers when it cannot.
 pub(super) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {
@@ -51,6 +55,12 @@ pub(super) struct Served {
     pub(super) stop: Sender<StopRequest>,
     /// Wakes housekeeping.
     pub(super) wake: SyncSender<()>,
+    /// Watches that the volume lies over us.
+    pub(super) guard: Option<Arc<Guard>>,
+    /// Presents snapshots as devices.
+    pub(super) views: Option<Arc<VolumeViews>>,
+    /// The interposer's own device.
+    pub(super) interposer: Option<PathBuf>,
     state: Mutex<State>,
 }
 
@@ -89,6 +99,7 @@ impl Served {
         volume: Arc<Engine>,
         stop: Sender<StopRequest>,
         wake: SyncSender<()>,
+        presented: &Presented,
     ) -> Self {
         Self {
             name,
@@ -99,6 +110,9 @@ impl Served {
             volume,
             stop,
             wake,
+            guard: presented.guard(),
+            views: presented.views(),
+            interposer: presented.interposer_path(),
             state: Mutex::default(),
         }
     }
@@ -110,6 +124,23 @@ impl Served {
 
     pub(super) fn set_device(&self, device: Option<&Path>) {
         self.state().device = device.map(Path::to_owned);
+    }
+
+    /// Whether what the engine knows of the volume is all that the host did: asked before
+    /// anything is answered that would be wrong otherwise.
+    pub(super) fn check_guard(&self) -> Result<(), Failure> {
+        let checked = self.guard.as_ref().map_or(Ok(()), |guard| guard.check());
+        checked.map_err(|why| failure(FailureKind::Busy, why))
+    }
+
+    /// Deletes the devices of snapshots that have ended, and makes up for those that failed.
+    pub(super) fn settle_views(&self) {
+        if self.state().stopping {
+            return;
+        }
+        if let Some(Err(error)) = self.views.as_ref().map(|views| views.settle()) {
+            tracing::warn!(%error, "views are not as they should be; tried again");
+        }
     }
 
     /// Leave to hold changes for at most `max`.

@@ -16,7 +16,7 @@ use std::{
         mpsc::{Sender, SyncSender},
     },
     thread,
-    time::{Duration, UNIX_EPOCH},
+    time::Duration,
 };
 
 use futures_lite::future::block_on;
@@ -25,20 +25,18 @@ use tidemark_store::units::Geometry;
 use super::{
     VolumeArgs,
     area::AreaFile,
-    backend::VolumeBackend,
     listen,
+    origin::{self, Origin, Way},
+    presented::{Presented, TakeAwayError},
     served::{Engine, Served, StopRequest},
     start_error::StartError,
 };
 use crate::{
-    disk::{Disk, file::FileDisk},
-    host::{
-        claim::{Claimed, Purpose, claim},
-        memory_dir, stack,
-    },
+    disk::{Disk, file::FileDisk, ring::RingDisk},
+    host::{claim::Claimed, device::Anchor, memory_dir, stack},
     paths::{Paths, VolumePaths},
-    transport::portable::{self, Portable, UnmountError},
-    volume::{Options, SystemClock},
+    transport::ublk::Limits,
+    volume::{Continuity, Options, SystemClock},
 };
 
 const LOCK_ATTEMPTS: u32 = 20;
@@ -47,7 +45,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// A volume that is served.
 pub(super) struct Running {
     // Dropped in this order: the host's way in goes first, the claims last.
-    portable: Portable,
+    presented: Presented,
     served: Arc<Served>,
     listener: UnixListener,
     state_dir: PathBuf,
@@ -66,15 +64,19 @@ pub(super) fn start(
     let lock = lock(args, &paths)?;
     let socket = paths.control_socket();
     let listener = listen::bind(&socket).map_err(StartError::io("listening on", &socket))?;
-    let origin = claim(&args.origin, Purpose::Origin)?;
-    refuse_on_volume("area", &args.area, &origin)?;
-    refuse_on_volume("runtime directory", &args.runtime_dir, &origin)?;
-    let area = AreaFile::open(&args.area, args.area_size)?;
-    let opened = open_volume(args, origin, &area).inspect_err(|_| area.discard_new())?;
-    let portable = mount(args, &paths, &opened).inspect_err(|_| {
-        opened.undo();
-        area.discard_new();
+    let state_dir = memory_dir::create(&agent_paths(args), &args.name)?;
+    let fresh = is_empty(&state_dir);
+    let protected = [
+        args.area.clone(),
+        args.runtime_dir.clone(),
+        state_dir.clone(),
+    ];
+    let origin = origin::find(args, &state_dir, &protected).inspect_err(|_| {
+        if fresh {
+            log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
+        }
     })?;
+    let (area, opened, presented) = serve(args, &paths, origin, state_dir, fresh)?;
     let served = Arc::new(Served::new(
         args.name.clone(),
         args.volume_id,
@@ -84,9 +86,10 @@ pub(super) fn start(
         opened.volume,
         stop,
         wake,
+        &presented,
     ));
     let running = Running {
-        portable,
+        presented,
         served,
         listener,
         state_dir: opened.state_dir,
@@ -95,6 +98,58 @@ pub(super) fn start(
     };
     running.publish_device();
     Ok(running)
+}
+
+/// Opens area and engine and presents the volume, or undoes what was done.
+fn serve(
+    args: &VolumeArgs,
+    paths: &VolumePaths,
+    origin: Origin,
+    state_dir: PathBuf,
+    fresh: bool,
+) -> Result<(AreaFile, Opened, Presented), StartError> {
+    let limits = limits_of(&origin.claimed);
+    let checked = refuse_on_volume("area", &args.area, &origin.claimed)
+        .and_then(|()| refuse_on_volume("runtime directory", &args.runtime_dir, &origin.claimed))
+        .and_then(|()| limits.map_err(StartError::io("looking at", &args.origin)))
+        .and_then(|limits| Ok((limits, AreaFile::open(&args.area, args.area_size)?)));
+    let (limits, area) = match checked {
+        Ok(checked) => checked,
+        Err(error) => {
+            origin.give_up();
+            if fresh {
+                log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
+            }
+            return Err(error);
+        }
+    };
+    let mut way = origin.way;
+    // What comes from a FUSE thread is not aligned as direct I/O needs it.
+    let direct = matches!(way, Way::Ublk { .. });
+    let origin = (origin.claimed, origin.continuity);
+    let opened = open_volume(args, origin, direct, &area, state_dir, fresh);
+    let started = opened.and_then(|opened| {
+        let (volume, zeroes) = (&opened.volume, opened.discard_zeroes);
+        let presented = Presented::start(args, paths, volume, zeroes, limits, &mut way);
+        let presented = presented.inspect_err(|_| opened.undo())?;
+        Ok((opened, presented))
+    });
+    match started {
+        Ok((opened, presented)) => Ok((area, opened, presented)),
+        Err(error) => {
+            area.discard_new();
+            // The engine, and with it the private origin, is closed by now.
+            origin::abandon(way);
+            Err(error)
+        }
+    }
+}
+
+fn limits_of(origin: &Claimed) -> io::Result<Limits> {
+    match origin.anchor {
+        Anchor::Device(device) => Limits::of_device(device),
+        Anchor::File(_) => Ok(Limits::of_file()),
+    }
 }
 
 /// A data plane has no business with the catalog.
@@ -169,16 +224,29 @@ impl Opened {
     }
 }
 
-fn open_volume(args: &VolumeArgs, origin: Claimed, area: &AreaFile) -> Result<Opened, StartError> {
+fn open_volume(
+    args: &VolumeArgs,
+    origin: (Claimed, Continuity),
+    direct: bool,
+    area: &AreaFile,
+    state_dir: PathBuf,
+    fresh: bool,
+) -> Result<Opened, StartError> {
+    let (origin, continuity) = origin;
     let geometry =
         Geometry::new(origin.capacity, args.block_bytes).ok_or_else(|| StartError::Geometry {
             path: args.origin.clone(),
             capacity: origin.capacity,
             block_bytes: args.block_bytes,
-        })?;
-    let state_dir = memory_dir::create(&agent_paths(args), &args.name)?;
-    let fresh = is_empty(&state_dir);
-    let opened = open_engine(args, origin, area, geometry, state_dir.clone());
+        });
+    let opened = geometry.and_then(|geometry| {
+        let origin = origin.into_disk().and_then(|disk| match direct {
+            true => RingDisk::direct(disk),
+            false => Ok(RingDisk::new(disk)),
+        });
+        let origin = origin.map_err(StartError::io("opening", &args.origin))?;
+        open_engine(args, origin, continuity, area, geometry, &state_dir)
+    });
     let (volume, discard_zeroes) = opened.inspect_err(|_| {
         if fresh {
             log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
@@ -195,59 +263,30 @@ fn open_volume(args: &VolumeArgs, origin: Claimed, area: &AreaFile) -> Result<Op
 /// The engine, and whether its origin reads zeros after a discard.
 fn open_engine(
     args: &VolumeArgs,
-    origin: Claimed,
+    origin: RingDisk,
+    continuity: Continuity,
     area: &AreaFile,
     geometry: Geometry,
-    state_dir: PathBuf,
+    state_dir: &Path,
 ) -> Result<(Engine, bool), StartError> {
-    let origin_modified_us = modified_us(&origin);
     let area_disk = area.file().and_then(FileDisk::from_file);
     let area = area_disk.map_err(StartError::io("opening", area.path()))?;
-    let origin = origin
-        .into_disk()
-        .map_err(StartError::io("opening", &args.origin))?;
     let discard_zeroes = origin.discard_zeroes();
     let volume = block_on(Engine::open(Options {
         origin,
         area,
         geometry,
-        state_dir,
+        state_dir: state_dir.to_owned(),
         volume_id: args.volume_id,
         policy: args.full_policy(),
         clock: SystemClock,
-        origin_modified_us,
+        continuity,
     }))?;
     Ok((volume, discard_zeroes))
 }
 
 fn is_empty(dir: &Path) -> bool {
     fs::read_dir(dir).map_or(true, |mut entries| entries.next().is_none())
-}
-
-/// When an image was last written to. A block device tells no such time.
-fn modified_us(origin: &Claimed) -> Option<u64> {
-    if origin.is_block_device() {
-        return None;
-    }
-    let modified = origin
-        .file
-        .metadata()
-        .and_then(|metadata| metadata.modified())
-        .ok()?;
-    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).ok()
-}
-
-fn mount(args: &VolumeArgs, paths: &VolumePaths, opened: &Opened) -> Result<Portable, StartError> {
-    let backend = VolumeBackend::new(Arc::clone(&opened.volume), opened.discard_zeroes);
-    let options = portable::Options {
-        threads: args.queues,
-    };
-    Ok(Portable::mount(
-        &paths.mount_point(),
-        Arc::new(backend),
-        &options,
-    )?)
 }
 
 impl Running {
@@ -263,7 +302,7 @@ impl Running {
 
     /// Whether the host's requests still arrive.
     pub(super) fn is_serving(&self) -> bool {
-        self.portable.is_serving()
+        self.presented.is_serving()
     }
 
     /// What it takes to answer connections.
@@ -271,9 +310,9 @@ impl Running {
         Ok((self.listener.try_clone()?, Arc::clone(&self.served)))
     }
 
-    /// Takes device and mount away, or changes nothing.
-    pub(super) fn unmount(&mut self) -> Result<(), UnmountError> {
-        let done = self.portable.unmount();
+    /// Takes the volume away from the host, or changes nothing.
+    pub(super) fn take_away(&mut self) -> Result<(), TakeAwayError> {
+        let done = self.presented.take_away();
         self.publish_device();
         done
     }
@@ -295,8 +334,8 @@ impl Running {
     /// Points the link at the device there is.
     fn publish_device(&self) {
         let link = self.served.paths.device_link();
-        let device = self.portable.device_path();
-        self.served.set_device(device);
+        let device = self.presented.device_path();
+        self.served.set_device(device.as_deref());
         log_unless_gone(&link, fs::remove_file(&link));
         if let Some(device) = device {
             log_unless_gone(&link, symlink(device, &link));

@@ -8,7 +8,8 @@ use std::{
 use super::{area::AreaError, outcome::StartFailure};
 use crate::{
     host::{claim::ClaimError, memory_dir::MemoryDirError},
-    transport::portable::MountError,
+    insertion::{InsertionError, Refusal},
+    transport::{portable::MountError, ublk::UblkError},
     volume::OpenError,
 };
 
@@ -39,6 +40,23 @@ pub(super) enum StartError {
     Open(#[from] OpenError),
     #[error(transparent)]
     Mount(#[from] MountError),
+    #[error("ublk was asked for, but {why}")]
+    NoUblk { why: String },
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    #[error(transparent)]
+    Insertion(#[from] InsertionError),
+    #[error(transparent)]
+    Ublk(#[from] UblkError),
+    #[error(
+        "the volume lies over {over}, which no server of this volume left: it cannot be served. \
+         Give the volume its own table back (lvchange --refresh)"
+    )]
+    ForeignInterposer { over: PathBuf },
+    #[error("{path} is not there: activate the volume (lvchange -ay), and it is attached again")]
+    Gone { path: PathBuf },
+    #[error("an earlier detach was finished first; the volume is attached anew")]
+    RemovalFinished,
     #[error("{what} {path}: {source}")]
     Io {
         what: &'static str,
@@ -68,8 +86,32 @@ impl StartError {
             Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => {
                 StartFailure::Unsupported
             }
-            Self::Mount(_) | Self::Memory(_) | Self::Io { .. } => StartFailure::Internal,
+            Self::NoUblk { .. } | Self::Ublk(UblkError::NoDriver(_)) => StartFailure::Unsupported,
+            Self::Refused(refusal) | Self::Insertion(InsertionError::Refused(refusal)) => {
+                refusal_kind(refusal)
+            }
+            Self::Gone { .. } => StartFailure::OriginUnsuitable,
+            Self::Mount(_)
+            | Self::Memory(_)
+            | Self::Insertion(_)
+            | Self::Ublk(_)
+            | Self::ForeignInterposer { .. }
+            | Self::RemovalFinished
+            | Self::Io { .. } => StartFailure::Internal,
         }
+    }
+}
+
+fn refusal_kind(refusal: &Refusal) -> StartFailure {
+    match refusal {
+        Refusal::HoldsOurs { .. } => StartFailure::AreaOnVolume,
+        Refusal::MountedPlain { .. }
+        | Refusal::Swap { .. }
+        | Refusal::Hibernation { .. }
+        | Refusal::Suspended { .. }
+        | Refusal::PendingTable { .. }
+        | Refusal::AlreadyInterposed { .. } => StartFailure::OriginInUse,
+        _ => StartFailure::OriginUnsuitable,
     }
 }
 

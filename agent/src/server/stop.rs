@@ -13,13 +13,13 @@ use super::{
 };
 use crate::volume::Fate;
 
-/// How often to look whether FUSE still serves.
+/// How often to look whether the transport still serves.
 const WATCH: Duration = Duration::from_secs(1);
 
 /// How long a client may take to be told before the process ends.
 const TELLING: Duration = Duration::from_secs(2);
 
-/// Serves until a stop succeeds, or FUSE is taken away from under it.
+/// Serves until a stop succeeds, or the transport is taken away from under it.
 pub(super) fn serve_until_stopped(
     running: &mut Running,
     stops: &Receiver<StopRequest>,
@@ -29,7 +29,9 @@ pub(super) fn serve_until_stopped(
             Ok(request) => request,
             Err(RecvTimeoutError::Timeout) if running.is_serving() => continue,
             Err(RecvTimeoutError::Timeout) => {
-                anyhow::bail!("the FUSE connection was ended from outside: attach the volume again")
+                anyhow::bail!(
+                    "the FUSE connection or the ublk device was ended from outside: attach the volume again"
+                )
             }
             Err(RecvTimeoutError::Disconnected) => {
                 anyhow::bail!("nobody is left who could stop this server")
@@ -78,7 +80,7 @@ fn refuse_live_snapshots(running: &Running, force: bool) -> Result<(), Failure> 
 }
 
 fn detach(running: &mut Running) -> Result<(), Failure> {
-    running.unmount().map_err(|error| {
+    running.take_away().map_err(|error| {
         let kind = if error.is_busy() {
             FailureKind::Busy
         } else {

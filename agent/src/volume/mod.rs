@@ -41,7 +41,7 @@ use tidemark_store::{
 };
 
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
-pub use open::Options;
+pub use open::{Continuity, Options};
 pub use tracker::Tracker;
 pub use types::{
     Checkpoint, Counters, Cut, Event, EventKind, Extent, ExtentPage, Fate, FullPolicy, HoldToken,

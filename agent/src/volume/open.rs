@@ -38,10 +38,20 @@ pub struct Options<O, A, C> {
     pub policy: FullPolicy,
     /// Where time comes from.
     pub clock: C,
-    /// When the origin was last modified, in microseconds since the UNIX epoch; `None` when
-    /// nothing tells. What a dead process left is trusted only if this is not after its death:
-    /// somebody else may have written to the origin since.
-    pub origin_modified_us: Option<u64>,
+    /// Whether what a dead process left can be gone on with.
+    pub continuity: Continuity,
+}
+
+/// Whether somebody else may have written to the origin since the last process died.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Continuity {
+    /// When the origin was last modified, in microseconds since the UNIX epoch: trusted if that
+    /// is not after the death.
+    ModifiedAt(u64),
+    /// Nobody did: the host's requests waited for this process.
+    Unbroken,
+    /// Somebody may have, for this reason. It is also why a volume without state has none.
+    Broken(String),
 }
 
 impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
@@ -97,8 +107,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         Ok(volume)
     }
 
-    /// After other hands were on the origin, views would show their changes.
-    fn lose_snapshots(&self, cause: &str) {
+    /// Ends every live snapshot: other hands were on the origin, and views would show what they
+    /// changed.
+    pub fn lose_snapshots(&self, cause: &str) {
         for (_, entry) in self.layers.all() {
             self.end_snapshot(entry.id, Fate::Lost, cause);
         }
@@ -211,7 +222,11 @@ fn open_state<O, A, C: Clock>(
     let path = options.state_dir.join("state");
     let found = State::open(&path, identity).map_err(|source| state_error(&path, source))?;
     let Some(state) = found else {
-        let lineage = new_lineage("attached", &options.clock);
+        let cause = match &options.continuity {
+            Continuity::Broken(cause) => cause,
+            Continuity::ModifiedAt(_) | Continuity::Unbroken => "attached",
+        };
+        let lineage = new_lineage(cause, &options.clock);
         let state = State::create(&path, identity, &lineage, Epoch::FIRST);
         return Ok((
             state.map_err(|source| state_error(&path, source))?,
@@ -219,13 +234,13 @@ fn open_state<O, A, C: Clock>(
         ));
     };
     let died_us = state.alive_us().saturating_add(ALIVE_SLACK_US);
-    let broken = |why: &str| Past::Broken(why.to_owned());
-    let past = match options.origin_modified_us {
-        Some(modified_us) if modified_us <= died_us => Past::Trusted,
-        Some(_) => broken("the origin was modified after the volume server died"),
-        None => broken(
-            "the volume server died, and nothing tells whether the origin was modified since",
-        ),
+    let past = match &options.continuity {
+        Continuity::Unbroken => Past::Trusted,
+        Continuity::ModifiedAt(modified_us) if *modified_us <= died_us => Past::Trusted,
+        Continuity::ModifiedAt(_) => {
+            Past::Broken("the origin was modified after the volume server died".to_owned())
+        }
+        Continuity::Broken(why) => Past::Broken(why.clone()),
     };
     Ok((state, past))
 }

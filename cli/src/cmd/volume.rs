@@ -10,7 +10,8 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tidemark_proto::v1::{
     AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy, GetVolumeRequest,
-    ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest, StoreConfig, Volume,
+    ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest, StoreConfig, TransportKind,
+    Volume,
 };
 use uuid::Uuid;
 
@@ -62,7 +63,8 @@ pub(crate) enum Command {
 pub(crate) struct AttachArgs {
     /// The volume's name: a-z, 0-9, '-' and '_'
     name: String,
-    /// The image file or unmounted block device to interpose on
+    /// The image file or block device to interpose on; logical volumes and other
+    /// device-mapper devices may be mounted, where the host has ublk
     origin: PathBuf,
     /// File that holds the snapshot store; on another file system than the volume
     #[arg(long, value_name = "FILE")]
@@ -79,6 +81,29 @@ pub(crate) struct AttachArgs {
     /// With --policy slow: the longest that one write may be delayed
     #[arg(long, value_name = "TIME", value_parser = units::parse_duration, default_value = DEFAULT_WRITE_DELAY)]
     max_write_delay: Duration,
+    /// How the volume is presented to the host
+    #[arg(long, value_enum, default_value = "auto")]
+    transport: Transport,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+enum Transport {
+    /// By ublk for block devices where the host has it, else portable
+    Auto,
+    /// FUSE and a loop device
+    Portable,
+    /// A block device of the kernel's ublk driver
+    Ublk,
+}
+
+impl From<Transport> for TransportKind {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Auto => Self::Unspecified,
+            Transport::Portable => Self::Portable,
+            Transport::Ublk => Self::Ublk,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
@@ -153,6 +178,7 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
         block_bytes,
         store: Some(store),
         request_id: Uuid::new_v4().to_string(),
+        transport: TransportKind::from(args.transport).into(),
     };
     let volume = client
         .volumes()

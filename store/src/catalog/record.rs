@@ -33,8 +33,40 @@ pub struct VolumeRecord {
     pub block_bytes: u32,
     /// What happens when the store fills.
     pub policy: FullPolicy,
+    /// How it is presented to the host.
+    pub transport: Transport,
     /// When it was attached.
     pub attached_us: u64,
+}
+
+/// How a volume is presented to the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Transport {
+    /// Chosen at each start: ublk for block devices where the host has it, else portable.
+    #[default]
+    Auto,
+    /// A FUSE file and a loop device.
+    Portable,
+    /// A ublk device.
+    Ublk,
+}
+
+impl Transport {
+    /// Its name in the catalog and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Portable => "portable",
+            Self::Ublk => "ublk",
+        }
+    }
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Portable, Self::Ublk]
+            .into_iter()
+            .find(|transport| transport.name() == name)
+    }
 }
 
 /// What became of a snapshot.

@@ -10,7 +10,8 @@ use super::CatalogError;
 const APPLICATION_ID: i64 = 0x5444_4D4B;
 
 /// Step `i` brings `user_version` from `i` to `i + 1`. Steps are never edited once released.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
 CREATE TABLE volumes (
     name               TEXT PRIMARY KEY,
     id                 BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
@@ -104,7 +105,12 @@ CREATE TABLE lineages (
     ended_cause TEXT
 ) STRICT;
 CREATE INDEX lineages_by_volume ON lineages (volume);
-"];
+",
+    "
+ALTER TABLE volumes ADD COLUMN transport TEXT NOT NULL DEFAULT 'auto'
+    CHECK (transport IN ('auto', 'portable', 'ublk'));
+",
+];
 
 /// Sets the connection up, checks the file and migrates it.
 pub(super) fn prepare(connection: &mut Connection, path: &Path) -> Result<(), CatalogError> {

@@ -32,6 +32,7 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
         policy: FullPolicy::Slow {
             max_write_delay_ms: 250,
         },
+        transport: super::Transport::Ublk,
         attached_us: 1,
     }
 }

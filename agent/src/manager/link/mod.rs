@@ -16,8 +16,8 @@ use std::{
 use prost::Message;
 use tidemark_proto::private::{
     Allocated, Changes, Cut, CutReply, Describe, Description, EventPage, ForgetCheckpoint, Hello,
-    HelloReply, Hold, ReleaseSnapshot, Reply, Request, ResetTracking, Stop, Unhold, WaitEvents,
-    reply::Result as Answer, request::Call,
+    HelloReply, Hold, PresentViews, ReleaseSnapshot, Reply, Request, ResetTracking, Stop, Unhold,
+    WaitEvents, reply::Result as Answer, request::Call,
 };
 use tidemark_store::units::{Epoch, Id};
 use tokio::{
@@ -177,6 +177,16 @@ impl Link {
             Answer::Events(page) => Ok(page),
             other => Err(LinkError::unexpected("WaitEvents", &other)),
         }
+    }
+
+    /// Returns when every live snapshot can be read.
+    pub(super) async fn present_views(&self) -> Result<(), LinkError> {
+        self.done(
+            "PresentViews",
+            Call::PresentViews(PresentViews {}),
+            STOP_TIMEOUT,
+        )
+        .await
     }
 
     /// Asks the server to take its device away and end.

@@ -101,6 +101,7 @@ impl Bench {
             area_path: self.dir.path().join(format!("{name}.area")),
             area_size_bytes: 1 << 20,
             policy: FullPolicy::Drop,
+            transport: tidemark_store::catalog::Transport::Auto,
             request_id: String::new(),
         }
     }

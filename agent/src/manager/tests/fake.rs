@@ -203,6 +203,7 @@ impl Fake {
                     created_us: 1_000_000 + epoch,
                 })
             }
+            Call::PresentViews(_) => Answer::Done(Done {}),
             Call::Unhold(_) => {
                 state.held = None;
                 Answer::Done(Done {})
@@ -361,6 +362,7 @@ fn call_name(call: &Call) -> &'static str {
         Call::Hold(_) => "Hold",
         Call::Cut(_) => "Cut",
         Call::Unhold(_) => "Unhold",
+        Call::PresentViews(_) => "PresentViews",
         Call::ReleaseSnapshot(_) => "Release",
         Call::ForgetCheckpoint(_) => "Forget",
         Call::Changes(_) => "Changes",

@@ -17,6 +17,7 @@ use crate::{
 };
 
 pub(super) fn changes(served: &Served, asked: &Changes) -> Result<ExtentPage, Failure> {
+    served.check_guard()?;
     let lineage = match asked.lineage.as_ref() {
         [] => None,
         bytes => Some(id(bytes, "lineage")?),
@@ -31,10 +32,17 @@ pub(super) fn changes(served: &Served, asked: &Changes) -> Result<ExtentPage, Fa
 }
 
 pub(super) fn allocated(served: &Served, asked: &Allocated) -> Result<ExtentPage, Failure> {
+    served.check_guard()?;
     let snapshot = id(&asked.snapshot_id, "snapshot_id")?;
     let max = page_size(asked.max_ranges);
     let page = block_on(served.volume.allocated(snapshot, asked.start_bytes, max));
     Ok(extent_page(served, page.map_err(view_failure)?))
+}
+
+/// Every live snapshot has its device when this has been answered.
+pub(super) fn present_views(served: &Served) -> Result<(), Failure> {
+    let settled = served.views.as_ref().map_or(Ok(()), |views| views.settle());
+    settled.map_err(|error| failure(FailureKind::Io, error.to_string()))
 }
 
 pub(super) fn release(served: &Served, asked: &ReleaseSnapshot) -> Result<(), Failure> {

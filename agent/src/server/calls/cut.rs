@@ -19,6 +19,7 @@ impl Session {
             let message = format!("max_hold_us must be from 1 to {}", MAX_HOLD.as_micros());
             return Err(failure(FailureKind::Invalid, message));
         }
+        self.served.check_guard()?;
         let permit = self.served.permit_hold(max)?;
         let token = block_on(self.served.volume.hold(max)).map_err(cut_failure)?;
         self.holds.insert(token.0, permit);

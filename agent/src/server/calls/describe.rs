@@ -39,6 +39,14 @@ pub(super) fn describe(served: &Served) -> Description {
         changed_bytes_in_epoch: status.changed_bytes,
         area_path: text(&served.area),
         pid: pid(),
+        ublk: served.views.is_some(),
+        inserted_live: served.guard.is_some(),
+        interposer_path: served.interposer.as_deref().map(text).unwrap_or_default(),
+        bypassed: served
+            .guard
+            .as_ref()
+            .and_then(|guard| guard.bypassed())
+            .unwrap_or_default(),
     }
 }
 

@@ -85,6 +85,7 @@ impl Session {
         let served = &self.served;
         match call {
             Call::Describe(_) => Ok(Answer::Description(describe::describe(served))),
+            Call::PresentViews(_) => changes::present_views(served).map(done),
             Call::Hold(hold) => self.hold(&hold).map(Answer::Held),
             Call::Cut(cut) => self.cut(&cut).map(Answer::Cut),
             Call::Unhold(unhold) => {

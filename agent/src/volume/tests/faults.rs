@@ -8,8 +8,8 @@ use super::world::{SimVolume, World, run};
 use crate::{
     request::{Errno, Request},
     volume::{
-        ChangeError, CutError, EventKind, Fate, FullPolicy, OpenError, ReleaseError, ViewError,
-        Volume,
+        ChangeError, Continuity, CutError, EventKind, Fate, FullPolicy, OpenError, ReleaseError,
+        ViewError, Volume,
     },
 };
 
@@ -250,14 +250,15 @@ fn a_new_lineage_refuses_older_checkpoints_with_the_cause() {
 
 #[test]
 fn an_origin_that_others_wrote_to_is_not_trusted() {
-    for modified in [None, Some(u64::MAX)] {
+    let broken = Continuity::Broken("nobody looked".to_owned());
+    for continuity in [broken, Continuity::ModifiedAt(u64::MAX)] {
         let world = World::new(CAPACITY, 64);
         let volume = world.open();
         let id = snapshot(&volume, 1);
         let lineage = volume.status().lineage;
         drop(volume);
         let mut options = world.options();
-        options.origin_modified_us = modified;
+        options.continuity = continuity;
         let volume = run(Volume::open(options)).unwrap();
         assert_ne!(volume.status().lineage, lineage);
         assert_eq!(read(&volume, id, 0), Err(ViewError::Lost(id)));

@@ -17,7 +17,7 @@ use tidemark_store::units::{ByteRange, Geometry, Id};
 use crate::{
     disk::{Disk, Run},
     request::Errno,
-    volume::{Clock, FullPolicy, Options, Volume},
+    volume::{Clock, Continuity, FullPolicy, Options, Volume},
 };
 
 /// splitmix64 (Steele, Lea and Flood, 2014): small, and good enough to choose steps.
@@ -203,7 +203,7 @@ impl World {
             volume_id: Id([5; 16]),
             policy: self.policy,
             clock: self.clock.clone(),
-            origin_modified_us: Some(0),
+            continuity: Continuity::ModifiedAt(0),
         }
     }
 

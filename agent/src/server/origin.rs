@@ -1,0 +1,250 @@
+//! How this server gets hold of the origin, and how the volume gets under it.
+//!
+//! | the origin is | and then |
+//! |---|---|
+//! | a device-mapper volume, mounted or not | a private origin is made of its table, and the volume is put over us |
+//! | another block device, not mounted | it is claimed, and what we present is mounted instead |
+//! | an image file | likewise; by the portable transport, unless ublk is asked for |
+
+use std::{
+    path::{Path, PathBuf},
+    time::UNIX_EPOCH,
+};
+
+use super::{TransportArg, VolumeArgs, start_error::StartError};
+use crate::{
+    host::{
+        claim::{Claimed, Purpose, claim},
+        device::DeviceNumber,
+        dm::disk,
+    },
+    insertion::{self, Bypass, DmVolume, Hint, Insertion, Recovered, Sight, Site},
+    transport::ublk::{self, Features, Ublk},
+    volume::Continuity,
+};
+
+/// Name of the insertion's journal in the directory of the volume's state.
+const JOURNAL: &str = "insertion";
+
+/// The origin, and the way to it.
+pub(super) struct Origin {
+    pub(super) claimed: Claimed,
+    pub(super) way: Way,
+    pub(super) continuity: Continuity,
+}
+
+/// By which transport, and whether the volume is put over us.
+pub(super) enum Way {
+    Portable,
+    Ublk {
+        features: Features,
+        live: Option<Box<Live>>,
+    },
+}
+
+/// A device-mapper volume with a private origin.
+pub(super) struct Live {
+    pub(super) insertion: Insertion,
+    /// The volume lies over us already.
+    pub(super) inserted: bool,
+    /// An earlier server died while it took us away: that is to be finished.
+    pub(super) removing: bool,
+}
+
+impl Origin {
+    /// Undoes what finding it changed.
+    pub(super) fn give_up(self) {
+        drop(self.claimed);
+        abandon(self.way);
+    }
+}
+
+/// Lets a private origin go that the volume does not lie over; nobody has it open any more.
+pub(super) fn abandon(way: Way) {
+    if let Way::Ublk {
+        live: Some(mut live),
+        ..
+    } = way
+        && !live.inserted
+        && let Err(error) = live.insertion.abandon()
+    {
+        tracing::warn!(%error, "the private origin is left over");
+    }
+}
+
+/// Finds the origin. `protected` are our own files, which must not lie on it.
+pub(super) fn find(
+    args: &VolumeArgs,
+    state_dir: &Path,
+    protected: &[PathBuf],
+) -> Result<Origin, StartError> {
+    let driver = match args.transport {
+        TransportArg::Portable => Err("the portable transport was asked for".to_owned()),
+        TransportArg::Auto | TransportArg::Ublk => ublk::probe(),
+    };
+    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
+    let journal = state_dir.join(JOURNAL);
+    let must = args.transport == TransportArg::Ublk;
+    let features = match driver {
+        Err(why) if must => return Err(StartError::NoUblk { why }),
+        Err(_) => return portable(args),
+        Ok(features) => features,
+    };
+    if journal.exists() || device.is_some_and(disk::is_dm) {
+        return live(args, &journal, protected, features);
+    }
+    if device.is_none() && !must {
+        return portable(args);
+    }
+    insertion::check(&args.origin, protected)?;
+    let claimed = claim(&args.origin, Purpose::Origin)?;
+    if claimed.capacity % 512 != 0 {
+        return Err(StartError::Geometry {
+            path: args.origin.clone(),
+            capacity: claimed.capacity,
+            block_bytes: args.block_bytes,
+        });
+    }
+    let continuity = match (Ublk::left_behind(args.volume_id), modified_us(&claimed)) {
+        (Some(_), Some(modified_us)) => Continuity::ModifiedAt(modified_us),
+        // What the host asked for since waits in the kernel.
+        (Some(_), None) => Continuity::Unbroken,
+        (None, _) => lost(args),
+    };
+    Ok(Origin {
+        claimed,
+        way: Way::Ublk {
+            features,
+            live: None,
+        },
+        continuity,
+    })
+}
+
+fn portable(args: &VolumeArgs) -> Result<Origin, StartError> {
+    let claimed = claim(&args.origin, Purpose::Origin)?;
+    let continuity = match modified_us(&claimed) {
+        Some(modified_us) => Continuity::ModifiedAt(modified_us),
+        None if args.again => Continuity::Broken(
+            "the volume server died, and nothing tells whether the origin was modified since"
+                .to_owned(),
+        ),
+        None => lost(args),
+    };
+    Ok(Origin {
+        claimed,
+        way: Way::Portable,
+        continuity,
+    })
+}
+
+/// Nothing of an earlier server is there to go on with.
+fn lost(args: &VolumeArgs) -> Continuity {
+    Continuity::Broken(if args.again {
+        "what tracked the volume ended with the host or was taken away; changes made meanwhile \
+         are not known"
+            .to_owned()
+    } else {
+        "attached".to_owned()
+    })
+}
+
+fn live(
+    args: &VolumeArgs,
+    journal: &Path,
+    protected: &[PathBuf],
+    features: Features,
+) -> Result<Origin, StartError> {
+    let left = Ublk::left_behind(args.volume_id);
+    let hint = Hint {
+        volume: DmVolume::of_path(&args.origin).map_err(insertion::InsertionError::from)?,
+        over: left,
+    };
+    let (live, continuity) = match Site::new(args.volume_id, journal)?.recover(&hint)? {
+        Recovered::Inserted {
+            insertion,
+            over,
+            removing,
+        } => {
+            if left != Some(over) {
+                return Err(StartError::ForeignInterposer { over: over.node() });
+            }
+            taken_up(insertion, removing)?
+        }
+        Recovered::Nothing | Recovered::Undone => {
+            Ublk::delete_left_behind(args.volume_id)?;
+            let insertion::Found::Live(volume) = insertion::check(&args.origin, protected)? else {
+                return Err(StartError::Gone {
+                    path: args.origin.clone(),
+                });
+            };
+            let insertion = Site::new(args.volume_id, journal)?.prepare(&volume)?;
+            (prepared(insertion), lost(args))
+        }
+        Recovered::Bypassed(mut insertion) => {
+            Ublk::delete_left_behind(args.volume_id)?;
+            insertion.adopt()?;
+            let why = "another program gave the volume its own table while no server ran";
+            (prepared(insertion), Continuity::Broken(why.to_owned()))
+        }
+        Recovered::Gone(mut insertion) => {
+            insertion.abandon()?;
+            Ublk::delete_left_behind(args.volume_id)?;
+            return Err(StartError::Gone {
+                path: args.origin.clone(),
+            });
+        }
+    };
+    let claimed = claim(&live.insertion.origin()?, Purpose::Origin)?;
+    Ok(Origin {
+        claimed,
+        way: Way::Ublk {
+            features,
+            live: Some(Box::new(live)),
+        },
+        continuity,
+    })
+}
+
+fn prepared(insertion: Insertion) -> Live {
+    Live {
+        insertion,
+        inserted: false,
+        removing: false,
+    }
+}
+
+/// The volume lies over a device whose requests wait for us; unless something went around it
+/// meanwhile, nothing was missed.
+fn taken_up(mut insertion: Insertion, removing: bool) -> Result<(Live, Continuity), StartError> {
+    let continuity = match insertion.look() {
+        Ok(Sight::Bypassed(Bypass::Around(sectors))) => {
+            insertion.rebase()?;
+            Continuity::Broken(format!(
+                "{} sectors were written around us while no server ran",
+                sectors.total()
+            ))
+        }
+        _ => Continuity::Unbroken,
+    };
+    let live = Live {
+        insertion,
+        inserted: true,
+        removing,
+    };
+    Ok((live, continuity))
+}
+
+/// When an image was last written to. A block device tells no such time.
+fn modified_us(origin: &Claimed) -> Option<u64> {
+    if origin.is_block_device() {
+        return None;
+    }
+    let modified = origin
+        .file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
+        .ok()?;
+    let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_micros()).ok()
+}
