@@ -2,6 +2,7 @@
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
 # make bench   the benchmarks of the README, as ratios within one run (as root)
+# make bench-vm layers of device-mapper against the raw disk, in a virtual machine (as root)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -24,7 +25,7 @@ NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint test test-vm demo bench root
+.PHONY: help deps rust build lint test test-vm demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -93,3 +94,7 @@ demo: root deps
 bench: root deps
 	$(CARGO) build --quiet --release --workspace --bins
 	$(CARGO) bench --quiet -p tidemark-tests
+
+bench-vm: root build
+	target/debug/vm --kernel 7.2 --memory 4096 --budget 3600 -- \
+		vm_guest --ignored --nocapture --exact bench::ratios_to_the_raw_disk

@@ -7,8 +7,7 @@ use std::{
 };
 
 use tidemark_proto::v1::{
-    CheckpointInfo, EventKind, ListCheckpointsRequest, Snapshot, SnapshotState, Trust, Volume,
-    VolumeState,
+    CheckpointInfo, EventKind, ListCheckpointsRequest, Snapshot, SnapshotState, Trust, VolumeState,
 };
 use tidemark_tests::{
     Api, Daemon, Fio, FsKind, MIB, Mounted, Random, api::leased, cli::code, fio, host, image, pull,
@@ -148,7 +147,7 @@ fn a_volume_server_dies_and_no_diff_is_ever_short() {
     image::scribble(&device, 5 * MIB + 512, 3 * MIB, &mut Random::new(5));
 
     host::kill_now(volume.server_pid);
-    let back = await_served_again(&api, &volume);
+    let back = api.served_again(&volume);
     image::scribble(
         Path::new(&back.device_path),
         40 * MIB,
@@ -198,19 +197,6 @@ fn extend(api: &Api, next: &Snapshot, base: &Snapshot, target: &Path) -> &'stati
             "a full pull was asked for"
         }
     }
-}
-
-fn await_served_again(api: &Api, before: &Volume) -> Volume {
-    let mut now = None;
-    host::eventually("the volume is served again", || {
-        now = api.volume("vol").ok().filter(|volume| {
-            volume.state() == VolumeState::Attached
-                && volume.server_pid != before.server_pid
-                && !volume.device_path.is_empty()
-        });
-        now.is_some()
-    });
-    now.expect("it was just seen")
 }
 
 fn assert_told(api: &Api) {

@@ -2,4 +2,7 @@
 //!
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
+mod bench;
+mod fixtures;
 mod kernel;
+mod portable;
