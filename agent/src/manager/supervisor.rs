@@ -58,6 +58,7 @@ impl Manager {
                 let _work = entry.work.lock().await;
                 self.bring_up(entry, true).await
             };
+            let came_up = brought_up.is_ok();
             let why = match brought_up {
                 Ok(server) => {
                     if std::mem::take(&mut lost) {
@@ -71,6 +72,11 @@ impl Manager {
             entry.set_health(Health::Down(why.message.clone()));
             if !std::mem::replace(&mut lost, true) {
                 self.tell_lost(entry, &why).await;
+            }
+            // The host waits for a server that died; only one that cannot start is given time.
+            if came_up {
+                pause = FIRST_PAUSE;
+                continue;
             }
             if since.elapsed() >= STEADY {
                 pause = FIRST_PAUSE;

@@ -286,7 +286,8 @@ fn take_up(
         .nr_queues(info.nr_hw_queues)
         .depth(info.queue_depth)
         .io_buf_bytes(info.max_io_buf_bytes)
-        .ctrl_flags(info.flags & !u64::from(sys::UBLK_F_CMD_IOCTL_ENCODE))
+        // The device's own are read back; the library refuses some that a driver sets by itself.
+        .ctrl_flags(0)
         .ctrl_target_flags(info.ublksrv_flags)
         .dev_flags(ours)
         .build()
