@@ -39,7 +39,7 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 6] = [
+const HOMES: [(&str, &[&str]); 8] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
@@ -47,6 +47,11 @@ const HOMES: [(&str, &[&str]); 6] = [
     ),
     ("rusqlite", &["store/src/catalog"]),
     ("fuser", &["agent/src/transport/portable"]),
+    (
+        "libublk",
+        &["agent/src/transport/ublk", "agent/src/disk/ring"],
+    ),
+    ("devicemapper", &["agent/src/host/dm"]),
     (
         "tidemark_store::catalog",
         &["agent/src/manager", "agent/src/rpc"],

@@ -26,7 +26,17 @@ const CI: [&str; 7] = [
 ];
 
 /// What kernels may say, in which stories, and why that is no fault of ours.
-const ALLOWED: [AllowedIn; 0] = [];
+///
+/// Pages that are registered without copying: Linux 7.2 counts them after it has stored the first,
+/// and its own bounds checker says so (io_uring/rsrc.c, "index 0 is out of range for type
+/// 'bio_vec [*]'"). A warning of another kind has a line of its own, which is not allowed.
+const ALLOWED: [AllowedIn; 1] = [(
+    "vm_guest live",
+    (
+        "Call Trace:",
+        "the kernel's bounds checker on registered pages",
+    ),
+)];
 
 fn stories() -> Vec<Story> {
     match std::env::var("TIDEMARK_VM").as_deref() {

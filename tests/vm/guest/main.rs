@@ -5,4 +5,5 @@
 mod bench;
 mod fixtures;
 mod kernel;
+mod live;
 mod portable;

@@ -1,8 +1,9 @@
 //! The main job by the portable transport, over a logical volume: it shows that the programs and
 //! the fixtures work in a guest, and that nothing in there is ublk's.
 
+use tidemark_proto::v1::{AttachVolumeRequest, TransportKind};
 use tidemark_tests::{
-    Daemon, FsKind, Load, MIB, Mounted, Sectors, Tree, image,
+    Daemon, FsKind, Load, MIB, Mounted, Sectors, Tree, api, image,
     lvm::{Group, guest_disk},
     pull,
 };
@@ -15,16 +16,18 @@ fn a_logical_volume_is_attached_pulled_and_given_back() {
     let group = Group::new("vg", &[guest_disk(0), guest_disk(1)]);
     let origin = group.striped("lv", 64);
     let daemon = Daemon::start();
-    let volume = daemon
-        .attach("vol", &origin, AREA_BYTES)
-        .expect("an attach");
+    let api = daemon.api();
+    let asked = AttachVolumeRequest {
+        transport: TransportKind::Portable.into(),
+        ..api::attach_request("vol", &origin, &daemon.path("area"), AREA_BYTES)
+    };
+    let volume = api.attach(asked).expect("an attach");
     let point = daemon.path("mnt");
     let mounted = Mounted::fresh(FsKind::Ext4, volume.device_path.as_ref(), &point);
     let copied = Tree::copy("/usr/bin".as_ref(), &point.join("tree"), 4);
     let before = Sectors::of(&origin);
     let load = Load::start(&point);
 
-    let api = daemon.api();
     let target = daemon.path("pulled.img");
     let mut base = None;
     for _ in 0..2 {
