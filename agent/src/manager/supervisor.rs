@@ -25,6 +25,8 @@ use super::{
 /// Pauses between attempts to start a server that fails.
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// The same where the host's requests wait for the server meanwhile.
+const LONGEST_PAUSE_OF_WAITING: Duration = Duration::from_secs(1);
 /// A server that ran for this long has not failed to start.
 const STEADY: Duration = Duration::from_secs(60);
 
@@ -82,7 +84,10 @@ impl Manager {
                 pause = FIRST_PAUSE;
             }
             sleep(pause).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            pause = (pause * 2).min(match entry.paths.has_links() {
+                true => LONGEST_PAUSE_OF_WAITING,
+                false => LONGEST_PAUSE,
+            });
         }
     }
 
