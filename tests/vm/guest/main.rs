@@ -3,6 +3,7 @@
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
 mod bench;
+mod deaths;
 mod fixtures;
 mod kernel;
 mod live;
