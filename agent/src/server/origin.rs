@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Name of the insertion's journal in the directory of the volume's state.
-const JOURNAL: &str = "insertion";
+pub(super) const JOURNAL: &str = "insertion";
 
 /// The origin, and the way to it.
 pub(super) struct Origin {

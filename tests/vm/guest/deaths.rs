@@ -1,8 +1,15 @@
 //! kill -9 of the volume server at moments that nobody chose, under load and with a live snapshot:
 //! the host waits for a moment and sees no error, and nothing of tracking or the snapshot is lost.
 
-use std::{path::Path, thread::sleep, time::Duration};
+use std::{
+    fs::{self, OpenOptions},
+    os::unix::fs::FileExt,
+    path::Path,
+    thread::sleep,
+    time::Duration,
+};
 
+use tidemark_proto::v1::{EventKind, SnapshotState, Trust, VolumeState};
 use tidemark_tests::{
     Daemon, FsKind, Load, MIB, Mounted, Random, Tree,
     host::{self, kill_now},
@@ -90,6 +97,70 @@ fn twenty_at_random_moments_on_xfs() {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn forty_in_haste() {
-    die(FsKind::Ext4, 64, 40, HASTE_MS);
+fn twenty_five_in_haste() {
+    die(FsKind::Ext4, 64, 25, HASTE_MS);
+}
+
+/// A server that cannot start while the host waits for it: the volume is given back.
+#[test]
+#[ignore = "runs in a guest"]
+fn a_volume_whose_servers_fail_is_given_back() {
+    let group = Group::new("vg", &[guest_disk(0), guest_disk(1)]);
+    let origin = group.linear("lv", 64);
+    let before = group.table("lv");
+    let mut daemon = Daemon::start();
+    let api = daemon.api();
+    let mounted = Mounted::fresh(FsKind::Ext4, &origin, &daemon.path("mnt"));
+    let load = Load::start(mounted.point());
+    let volume = daemon
+        .attach("vol", &origin, AREA_BYTES)
+        .expect("an attach under load");
+    let snapshot = api.snapshot("vol");
+    let view = fs::canonicalize(&snapshot.view_path).expect("a view is a device");
+
+    // Both superblocks: no server can go on with such an area.
+    let area = OpenOptions::new().write(true).open(daemon.path("vol.area"));
+    let area = area.expect("the area can be opened");
+    area.write_all_at(&[0xa5; 8192], 0).expect("and spoiled");
+    kill_now(volume.server_pid);
+    host::eventually("the volume is given back", || {
+        api.volume("vol")
+            .is_ok_and(|volume| volume.state() == VolumeState::FellBack)
+    });
+    assert_eq!(group.table("lv"), before);
+    let jobs = load.jobs();
+    host::eventually("the host works on", || load.jobs() > jobs + 1);
+    host::eventually("no device of ours is left", || {
+        !Path::new(&volume.interposer_path).exists() && !view.exists()
+    });
+    daemon.stop();
+    daemon.restart();
+    let api = daemon.api();
+    let told = api.volume("vol").expect("a status");
+    assert_eq!(told.state(), VolumeState::FellBack, "also afterwards");
+    let trust = told.trust.expect("a trust report");
+    assert_eq!(trust.trust(), Trust::Broken);
+    assert!(trust.reason.contains("in a row"), "{}", trust.reason);
+    let lost = api.get_snapshot(&snapshot.id).expect("its record stays");
+    assert_eq!(lost.state(), SnapshotState::Lost);
+    let told = api.events().into_iter();
+    let fell = told.filter(|event| event.kind() == EventKind::VolumeFellBack);
+    assert_eq!(fell.count(), 1);
+
+    api.detach("vol", false)
+        .expect("a detach of what fell back");
+    fs::remove_file(daemon.path("vol.area")).expect("a spoiled area can go");
+    let again = daemon.attach("vol", &origin, AREA_BYTES);
+    let again = again.expect("an attach anew");
+    assert_ne!(again.lineage, volume.lineage);
+    let snapshot = api.snapshot("vol");
+    let target = daemon.path("pulled.img");
+    pull::pull(&api, &snapshot, None, &target).expect("a full pull");
+    let view = image::digest(Path::new(&snapshot.view_path));
+    assert_eq!(image::digest(&target), view);
+    api.release(&snapshot.id).expect("a release");
+    api.detach("vol", false).expect("a detach");
+    println!("{:?}", load.finish());
+    drop(mounted);
+    FsKind::Ext4.assert_device_sound(&origin);
 }

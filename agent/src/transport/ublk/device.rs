@@ -123,6 +123,19 @@ pub(super) fn delete(id: u32) -> Result<(), UblkError> {
     Ok(())
 }
 
+/// Ends a device that no server serves, whoever uses it: his reads fail from now on.
+pub(super) fn abandon(id: u32) -> Result<(), UblkError> {
+    let control = handle(id)?;
+    control
+        .kill_dev()
+        .map_err(UblkError::driver("stopping a device"))?;
+    // Gone when its last user is.
+    control
+        .del_dev_async()
+        .map_err(UblkError::driver("deleting a device"))?;
+    Ok(())
+}
+
 /// A device that this process serves. Dropped, it goes on being served.
 #[derive(Debug)]
 pub(super) struct Served {

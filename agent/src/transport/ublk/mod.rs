@@ -36,7 +36,7 @@ use device::Served;
 pub use device::UblkError;
 pub use features::{Features, probe};
 pub use limits::Limits;
-pub use views::Views;
+pub use views::{Views, abandon_views};
 
 /// What a device stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
