@@ -3,7 +3,9 @@
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
 mod bench;
+mod cycles;
 mod fixtures;
+mod groups;
 mod kernel;
 mod live;
 mod portable;
