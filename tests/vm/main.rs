@@ -8,6 +8,8 @@
 //!
 //! To add a story, write it in `guest/`; the table below says whether CI tells it too.
 
+mod power;
+
 use tidemark_tests::vm::{
     Family,
     story::{self, Story},
