@@ -27,8 +27,7 @@ const CI: [&str; 7] = [
     "insertion guard::growth",
 ];
 
-/// How the names of stories end that tell at length what another tells in short; CI leaves them
-/// out.
+/// How the names of stories end that CI has no time for; most have a short one beside them.
 const AT_LENGTH: &str = "_at_length";
 
 /// What kernels may say, in which stories, and why that is no fault of ours.

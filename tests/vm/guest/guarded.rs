@@ -173,7 +173,7 @@ fn growth_is_followed() {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn growth_under_a_mounted_file_system_is_followed() {
+fn growth_under_a_mounted_file_system_is_followed_at_length() {
     let group = Group::new("vg", &[guest_disk(0), guest_disk(1)]);
     let origin = group.linear("lv", MOUNTED_MIB);
     let daemon = Daemon::start();
@@ -208,7 +208,7 @@ fn growth_under_a_mounted_file_system_is_followed() {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn a_deactivated_volume_is_taken_up_when_it_returns() {
+fn a_deactivated_volume_is_taken_up_when_it_returns_at_length() {
     let mut scene = Scene::new();
     let path = scene.group.path("lv");
     lvm(&["lvchange", "-an", &path]);
@@ -228,7 +228,7 @@ fn a_deactivated_volume_is_taken_up_when_it_returns() {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn a_snapshot_by_lvm_is_followed() {
+fn a_snapshot_by_lvm_is_followed_at_length() {
     let mut scene = Scene::new();
     let path = scene.group.path("lv");
     let words = ["lvcreate", "-y", "-s", "-n", "snap", "-L", "32m", &path];
@@ -264,7 +264,7 @@ fn a_table_by_hand_is_replaced() {
 /// The table is ours again when we look, and only the counters tell.
 #[test]
 #[ignore = "runs in a guest"]
-fn writes_around_us_are_found_when_the_table_is_back() {
+fn writes_around_us_are_found_at_length() {
     let mut scene = Scene::new();
     let name = scene.group.mapped("lv");
     let pid = scene.status().server_pid;

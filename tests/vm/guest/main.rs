@@ -6,6 +6,7 @@ mod assembled;
 mod bench;
 mod cycles;
 mod fixtures;
+mod foreign;
 mod groups;
 mod guarded;
 mod kernel;
