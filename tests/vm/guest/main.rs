@@ -5,6 +5,7 @@
 mod assembled;
 mod bench;
 mod cycles;
+mod deaths;
 mod fixtures;
 mod foreign;
 mod groups;

@@ -17,6 +17,7 @@ mod device;
 mod features;
 mod identity;
 mod limits;
+mod mend;
 mod queue;
 mod reactor;
 mod requests;
