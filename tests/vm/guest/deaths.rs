@@ -4,7 +4,7 @@
 use std::{path::Path, thread::sleep, time::Duration};
 
 use tidemark_tests::{
-    Daemon, FsKind, Load, MIB, Mounted, Random, Tree,
+    Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Random, Tree,
     host::{self, kill_now},
     image,
     lvm::{Group, guest_disk},
@@ -31,6 +31,10 @@ fn die(kind: FsKind, megabytes: u64, kills: usize, longest_ms: u64) {
     let volume = daemon
         .attach("vol", &origin, AREA_BYTES)
         .expect("an attach under load");
+    let mut books = {
+        let _quiet = Frozen::new(&point);
+        DoubleEntry::open(&api, "vol")
+    };
     let first = api.snapshot("vol");
     let view = first.view_path.clone();
     let frozen = image::digest(Path::new(&view));
@@ -54,6 +58,10 @@ fn die(kind: FsKind, megabytes: u64, kills: usize, longest_ms: u64) {
     assert_eq!(back.lineage, volume.lineage, "tracking went on");
     let jobs = load.jobs();
     host::eventually("the load goes on", || load.jobs() > jobs + 1);
+    {
+        let _quiet = Frozen::new(&point);
+        println!("{} sectors booked alike", books.assert(&api));
+    }
     forget_cached();
     assert_eq!(image::digest(Path::new(&view)), frozen);
 

@@ -110,5 +110,7 @@ fn a_bypass_ends_the_lineage_and_is_mended() {
     assert_eq!(gone.state(), SnapshotState::Lost, "{gone:?}");
     assert!(gone.view_path.is_empty());
     api.release(&next.id).expect("a release");
+    // Nobody writes: what reached us is what is booked, before and after.
+    DoubleEntry::open(&api, "vol").assert(&api);
     api.detach("vol", false).expect("a detach");
 }
