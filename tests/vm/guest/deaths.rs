@@ -11,7 +11,7 @@ use std::{
 
 use tidemark_proto::v1::{EventKind, SnapshotState, Trust, VolumeState};
 use tidemark_tests::{
-    Daemon, FsKind, Load, MIB, Mounted, Random, Tree,
+    Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Random, Tree,
     host::{self, kill_now},
     image,
     lvm::{Group, guest_disk},
@@ -38,6 +38,10 @@ fn die(kind: FsKind, megabytes: u64, kills: usize, longest_ms: u64) {
     let volume = daemon
         .attach("vol", &origin, AREA_BYTES)
         .expect("an attach under load");
+    let mut books = {
+        let _quiet = Frozen::new(&point);
+        DoubleEntry::open(&api, "vol")
+    };
     let first = api.snapshot("vol");
     let view = first.view_path.clone();
     let frozen = image::digest(Path::new(&view));
@@ -61,6 +65,10 @@ fn die(kind: FsKind, megabytes: u64, kills: usize, longest_ms: u64) {
     assert_eq!(back.lineage, volume.lineage, "tracking went on");
     let jobs = load.jobs();
     host::eventually("the load goes on", || load.jobs() > jobs + 1);
+    {
+        let _quiet = Frozen::new(&point);
+        println!("{} sectors booked alike", books.assert(&api));
+    }
     forget_cached();
     assert_eq!(image::digest(Path::new(&view)), frozen);
 

@@ -117,10 +117,24 @@ pub(super) fn delete(id: u32) -> Result<(), UblkError> {
     control
         .kill_dev()
         .map_err(UblkError::driver("stopping a device"))?;
-    control
-        .del_dev()
-        .map_err(UblkError::driver("deleting a device"))?;
-    Ok(())
+    forget(&control)
+}
+
+/// Deletes a stopped device without waiting for its number to be free, which is what the driver
+/// means by waiting for its end: when another server takes the number for a new device before we
+/// look, we would wait for as long as that one lives.
+fn forget(control: &UblkCtrl) -> Result<(), UblkError> {
+    let deleted = match control.del_dev_async().map_err(to_io) {
+        // Drivers before 6.9 only know how to wait.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            control.del_dev().map_err(to_io)
+        }
+        answer => answer,
+    };
+    let what = "deleting a device";
+    deleted
+        .map(drop)
+        .map_err(|source| UblkError::Driver { what, source })
 }
 
 /// Ends a device that no server serves, whoever uses it: his reads fail from now on.
@@ -252,10 +266,7 @@ impl Served {
         for queue in self.queues {
             let _ = queue.join();
         }
-        control
-            .del_dev()
-            .map_err(UblkError::driver("deleting a device"))?;
-        Ok(())
+        forget(&control)
     }
 }
 
