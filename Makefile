@@ -105,7 +105,7 @@ bench-vm: root build
 	fi
 	for kernel in 6.12 7.2; do
 		for disk in over_memory over_a_disk_of_100_us; do
-			target/debug/vm --kernel $$kernel --memory 4096 --budget 7200 --with target/rublk/bin/rublk -- \
+			TIDEMARK_VM_ACCEL=count target/debug/vm --kernel $$kernel --memory 4096 --budget 7200 --with target/rublk/bin/rublk -- \
 				vm_guest --ignored --nocapture --exact bench::$$disk || [ $$? = 126 ]
 		done
 	done

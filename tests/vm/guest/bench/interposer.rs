@@ -1,4 +1,4 @@
-//! Ours: the real daemon, live over a plain dm-linear volume.
+//! Ours, by the real daemon.
 
 use std::path::{Path, PathBuf};
 
@@ -32,18 +32,35 @@ pub(super) struct Interposed {
 }
 
 impl Interposed {
-    /// Tracks, as it always does.
+    /// Straight over the disk, with no device-mapper, as a disk is that is not mounted yet. It
+    /// tracks, as ours always does.
+    pub(super) fn assembled(disks: &Disks) -> Box<dyn Layer> {
+        let daemon = Daemon::start();
+        let area = daemon.path("area");
+        let volume = attach(&daemon, &disks.main, &area);
+        Box::new(Self {
+            device: volume.device_path.into(),
+            snapshot: None,
+            kept: Vec::new(),
+            area_is_on: "tmpfs",
+            daemon,
+            _area: None,
+            _volume: Stack::default(),
+        })
+    }
+
+    /// Live over a dm-linear volume.
     pub(super) fn idle(disks: &Disks) -> Box<dyn Layer> {
         let daemon = Daemon::start();
         let area = daemon.path("area");
-        Box::new(Self::attach(disks, daemon, &area, "tmpfs"))
+        Box::new(Self::live(disks, daemon, &area, "tmpfs"))
     }
 
     /// With a live snapshot.
     pub(super) fn with_snapshot(disks: &Disks) -> Box<dyn Layer> {
         let daemon = Daemon::start();
         let area = daemon.path("area");
-        let mut ours = Self::attach(disks, daemon, &area, "tmpfs");
+        let mut ours = Self::live(disks, daemon, &area, "tmpfs");
         ours.renew();
         Box::new(ours)
     }
@@ -54,19 +71,15 @@ impl Interposed {
         let point = folder.path().join("store");
         let mounted = Mounted::fresh(FsKind::Ext4, &disks.cow, &point);
         let what = "ext4 on a disk of the same kind";
-        let mut ours = Self::attach(disks, Daemon::start(), &point.join("area"), what);
+        let mut ours = Self::live(disks, Daemon::start(), &point.join("area"), what);
         ours._area = Some((mounted, folder));
         ours.renew();
         Box::new(ours)
     }
 
-    fn attach(disks: &Disks, daemon: Daemon, area: &Path, area_is_on: &'static str) -> Self {
+    fn live(disks: &Disks, daemon: Daemon, area: &Path, area_is_on: &'static str) -> Self {
         let volume = mapped::linear(disks);
-        let asked = AttachVolumeRequest {
-            transport: TransportKind::Ublk.into(),
-            ..attach_request(VOLUME, volume.top(), area, AREA_BYTES)
-        };
-        daemon.api().attach(asked).expect("an attach");
+        attach(&daemon, volume.top(), area);
         Self {
             device: volume.top().to_owned(),
             snapshot: None,
@@ -91,6 +104,14 @@ impl Interposed {
             .store_status
             .map_or(0, |store| store.used_bytes)
     }
+}
+
+fn attach(daemon: &Daemon, origin: &Path, area: &Path) -> Volume {
+    let asked = AttachVolumeRequest {
+        transport: TransportKind::Ublk.into(),
+        ..attach_request(VOLUME, origin, area, AREA_BYTES)
+    };
+    daemon.api().attach(asked).expect("an attach")
 }
 
 impl Layer for Interposed {

@@ -36,12 +36,15 @@ type Make = for<'a> fn(&'a Disks) -> Option<Box<dyn Layer + 'a>>;
 
 /// "ublk loop between dm-linear" has all the layers of ours and does nothing: what tracking costs
 /// is the difference.
-pub(super) const LAYERS: [(&str, Make); 9] = [
+pub(super) const LAYERS: [(&str, Make); 10] = [
     ("dm-linear", |disks| {
         Some(Mapped::boxed(disks, mapped::linear))
     }),
     ("ublk loop (rublk)", Rublk::over),
     ("ublk loop between dm-linear", Rublk::between),
+    ("tidemark, assembled", |disks| {
+        Some(Interposed::assembled(disks))
+    }),
     ("tidemark, tracking", |disks| Some(Interposed::idle(disks))),
     ("tidemark, snapshot", |disks| {
         Some(Interposed::with_snapshot(disks))

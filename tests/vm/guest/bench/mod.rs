@@ -1,14 +1,12 @@
 //! What layers cost over the same disk, as ratios within one run: `make bench-vm`.
 //!
-//! Over memory (brd), and over a null_blk that takes 100 us a request, like an SSD. Each number is
-//! the middle of some ratios, each of a run on the layer to the runs on the bare disk before and
-//! after it: emulated numbers mean nothing by themselves, and the host has other things to do.
+//! Over memory (brd), and over a null_blk that takes 100 us a request, like an SSD. The guest's
+//! time is counted (`vm::accel`): a second run gives the same, whatever else the host does.
 //!
 //! | variable | what it does |
 //! |---|---|
 //! | `TIDEMARK_BENCH_LAYERS` | only layers whose name begins with one of these, between commas |
 //! | `TIDEMARK_BENCH_CASES` | only cases whose name begins with one of these |
-//! | `TIDEMARK_BENCH_ROUNDS` | ratios a number is the middle of, 3 unless told |
 
 mod interposer;
 mod layers;
@@ -18,9 +16,14 @@ mod rublk;
 
 use std::{path::PathBuf, process::Command};
 
-use layers::{LAYERS, Layer};
-use measure::{CASES, Case, Measured};
-use tidemark_tests::{MIB, lvm::mapped_device, programs::succeed, table::Table};
+use layers::LAYERS;
+use measure::{CASES, Case};
+use tidemark_tests::{
+    MIB,
+    lvm::mapped_device,
+    programs::succeed,
+    table::{Table, ratio},
+};
 
 /// What is used of each disk under measurement.
 const SIZE_MIB: u64 = 256;
@@ -92,11 +95,14 @@ fn compare(what: &str, disks: &Disks) {
     let mut columns = vec![what];
     columns.extend(cases.iter().map(|case| case.name));
     let mut table = Table::new("Requests a second, as ratios to the bare disk", &columns);
-    let mut bare = vec![Vec::new(); cases.len()];
+    measure::fill(&disks.main);
+    let bare = measure::bare(&disks.main, &cases);
+    let mut cells = vec!["(bare, requests a second)".to_owned()];
+    cells.extend(bare.iter().map(|iops| format!("{iops:.0}")));
+    print(&mut table, &cells);
     let layers = LAYERS
         .iter()
         .filter(|(name, _)| chosen("TIDEMARK_BENCH_LAYERS", name));
-    measure::fill(&disks.main);
     for (name, make) in layers {
         disks.clear();
         let Some(mut layer) = make(disks) else {
@@ -104,30 +110,23 @@ fn compare(what: &str, disks: &Disks) {
             continue;
         };
         measure::fill(layer.device());
-        let found = row(disks, &mut *layer, &cases);
-        for (all, one) in bare.iter_mut().zip(&found) {
-            all.extend(one.iter().map(|measured| measured.bare));
-        }
         let mut cells = vec![(*name).to_owned()];
-        cells.extend(found.iter().map(|one| measure::cell(one.as_ref())));
-        println!("{}", cells.join(" | "));
-        table.row(&cells);
+        for (case, bare) in cases.iter().zip(&bare) {
+            let found = measure::on(&mut *layer, case);
+            cells.push(found.map_or_else(|| "-".to_owned(), |iops| ratio(iops, *bare)));
+        }
+        print(&mut table, &cells);
+        if let Some(note) = layer.note() {
+            println!("{note}");
+        }
     }
-    let mut cells = vec!["(bare, requests a second)".to_owned()];
-    cells.extend(bare.into_iter().map(measure::middle));
-    table.row(&cells);
     println!("{table}");
 }
 
-fn row(disks: &Disks, layer: &mut dyn Layer, cases: &[&Case]) -> Vec<Option<Measured>> {
-    let row = cases
-        .iter()
-        .map(|case| measure::interleaved(&disks.main, layer, case))
-        .collect();
-    if let Some(note) = layer.note() {
-        println!("{note}");
-    }
-    row
+/// Into the table, and at once for who waits.
+fn print(table: &mut Table, cells: &[String]) {
+    println!("{}", cells.join(" | "));
+    table.row(cells);
 }
 
 fn chosen(variable: &str, name: &str) -> bool {
