@@ -20,6 +20,7 @@ mod limits;
 mod queue;
 mod reactor;
 mod requests;
+mod tasks;
 mod views;
 
 use std::{
