@@ -21,6 +21,7 @@ mod mend;
 mod queue;
 mod reactor;
 mod requests;
+mod tasks;
 mod views;
 
 use std::{

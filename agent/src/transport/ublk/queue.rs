@@ -1,8 +1,7 @@
 //! One hardware queue: a thread, its ring, and a task for each request that may be in flight.
 
-use std::{cell::Cell, io, rc::Rc, time::Duration};
+use std::{cell::Cell, io, pin::Pin, time::Duration};
 
-use async_executor::LocalExecutor;
 use async_io::Timer;
 use libublk::{
     BufDesc, UblkError,
@@ -27,31 +26,34 @@ pub(super) fn serve<B: Backend>(
     number: u16,
     answerer: Answerer<B>,
 ) -> io::Result<()> {
-    let queue = Rc::new(UblkQueue::new(number, device).map_err(super::device::to_io)?);
+    let queue = UblkQueue::new(number, device).map_err(super::device::to_io)?;
     adopt_ring();
-    let answerer = Rc::new(answerer);
-    let executor = LocalExecutor::new();
-    let left = Rc::new(Cell::new(0_u32));
-    for tag in queue.tags() {
-        let (queue, answerer) = (Rc::clone(&queue), Rc::clone(&answerer));
-        let left = Rc::clone(&left);
-        left.set(left.get() + 1);
-        let task = async move {
-            let ended = if queue.support_auto_buf_zc() {
-                without_copying(&queue, tag, &answerer).await
-            } else {
-                copying(&queue, tag, &answerer).await
-            };
-            if let Err(error) = ended
-                && !matches!(error, UblkError::QueueIsDown)
-            {
-                tracing::error!(tag, error = %super::device::to_io(error), "a ublk request slot ended");
-            }
-            left.set(left.get() - 1);
-        };
-        executor.spawn(task).detach();
+    let left = Cell::new(queue.tags().count());
+    let futures = queue.tags().map(|tag| {
+        let future = slot(&queue, tag, &answerer, &left);
+        Box::pin(future) as Pin<Box<dyn Future<Output = ()> + '_>>
+    });
+    reactor::run(futures, &queue, || left.get() == 0)
+}
+
+/// Serves what comes in one slot, one request after the other; counts itself out of `left`.
+async fn slot<B: Backend>(
+    queue: &UblkQueue<'_>,
+    tag: u16,
+    answerer: &Answerer<B>,
+    left: &Cell<usize>,
+) {
+    let ended = if queue.support_auto_buf_zc() {
+        without_copying(queue, tag, answerer).await
+    } else {
+        copying(queue, tag, answerer).await
+    };
+    if let Err(error) = ended
+        && !matches!(error, UblkError::QueueIsDown)
+    {
+        tracing::error!(tag, error = %super::device::to_io(error), "a ublk request slot ended");
     }
-    reactor::run(&executor, &queue, || left.get() == 0)
+    left.set(left.get() - 1);
 }
 
 async fn copying<B: Backend>(

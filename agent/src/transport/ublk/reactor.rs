@@ -1,21 +1,19 @@
 //! What a queue thread sleeps on: completions of its ring, and tasks that other threads wake.
 //!
 //! A cut opens the gate on the control thread, and requests that waited there are tasks of a
-//! queue thread that may sleep in `io_uring_enter`. So the executor's waker writes to an eventfd
-//! that the ring polls, but only while the thread sleeps: waking costs no call otherwise.
+//! queue thread that may sleep in `io_uring_enter`. So a wake writes to an eventfd that the ring
+//! polls, but only while the thread sleeps: waking costs no call otherwise.
 
 use std::{
     io,
     os::fd::AsRawFd,
-    pin::pin,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::SeqCst},
     },
-    task::{Context, Wake, Waker},
 };
 
-use async_executor::LocalExecutor;
 use io_uring::{opcode, types};
 use libublk::{
     UblkUringData,
@@ -24,21 +22,18 @@ use libublk::{
 };
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-/// Wakes one queue thread.
-struct Bell {
+use super::tasks::{Bell, Tasks};
+
+/// Ends the sleep of one queue thread.
+struct Eventfd {
     event: EventFd,
-    rung: AtomicBool,
     asleep: AtomicBool,
 }
 
-impl Wake for Bell {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-
-    fn wake_by_ref(self: &Arc<Self>) {
-        self.rung.store(true, SeqCst);
-        if self.asleep.swap(false, SeqCst)
+impl Bell for Eventfd {
+    fn ring(&self) {
+        if self.asleep.load(SeqCst)
+            && self.asleep.swap(false, SeqCst)
             && let Err(error) = self.event.write(1)
         {
             tracing::error!(%error, "a queue thread could not be woken");
@@ -46,29 +41,27 @@ impl Wake for Bell {
     }
 }
 
-/// Runs the tasks of `executor` and reaps the queue's ring until `done` says so.
-pub(super) fn run(
-    executor: &LocalExecutor<'_>,
+/// Runs `futures` and reaps the queue's ring until `done` says so.
+pub(super) fn run<'a>(
+    futures: impl IntoIterator<Item = Pin<Box<dyn Future<Output = ()> + 'a>>>,
     queue: &UblkQueue<'_>,
     done: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let bell = Arc::new(Bell {
+    let bell = Arc::new(Eventfd {
         event: EventFd::from_flags(EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC)?,
-        rung: AtomicBool::new(true),
         asleep: AtomicBool::new(false),
     });
-    let waker = Waker::from(Arc::clone(&bell));
-    let mut context = Context::from_waker(&waker);
-    executor.spawn(hear(Arc::clone(&bell))).detach();
-    let mut tasks = pin!(executor.run(std::future::pending::<()>()));
-    while !done() {
-        bell.rung.store(false, SeqCst);
-        let _ = tasks.as_mut().poll(&mut context);
+    let hear: Pin<Box<dyn Future<Output = ()>>> = Box::pin(hear(Arc::clone(&bell)));
+    let futures = futures.into_iter().chain([hear]);
+    let mut tasks = Tasks::new(futures, Arc::clone(&bell));
+    loop {
+        tasks.round();
         if done() {
-            break;
+            return Ok(());
         }
+        // Before the look at the tasks: whoever wakes one after that look rings.
         bell.asleep.store(true, SeqCst);
-        let wait = usize::from(!bell.rung.load(SeqCst));
+        let wait = usize::from(!tasks.any_ready());
         let entered = with_task_io_ring_mut(|ring| ring.submit_and_wait(wait));
         bell.asleep.store(false, SeqCst);
         match entered {
@@ -87,12 +80,11 @@ pub(super) fn run(
         })
         .map_err(io::Error::other)?;
     }
-    Ok(())
 }
 
 /// Lets the bell end a wait in the ring. Polled and not read: a poll has no buffer that could be
 /// freed before the kernel is done with it.
-async fn hear(bell: Arc<Bell>) {
+async fn hear(bell: Arc<Eventfd>) {
     const READABLE: u32 = 1;
     let fd = types::Fd(bell.event.as_raw_fd());
     loop {
