@@ -56,7 +56,7 @@ impl Manager {
         }));
     }
 
-    async fn keep_up(&self, entry: &Entry) {
+    async fn keep_up(self: &Arc<Self>, entry: &Arc<Entry>) {
         let mut pause = FIRST_PAUSE;
         let mut lost = false;
         let mut endurance = Endurance::default();
@@ -81,7 +81,9 @@ impl Manager {
             entry.set_health(Health::Down(why.message.clone()));
             let end = entry.how_it_ended().await;
             if end != End::Restart && !std::mem::replace(&mut lost, true) {
-                self.tell_lost(entry, &why).await;
+                // Beside the restart: the catalog may lie on the very volume that waits for it.
+                let (manager, entry, why) = (Arc::clone(self), Arc::clone(entry), why.clone());
+                tokio::spawn(async move { manager.tell_lost(&entry, &why).await });
             }
             let served = if came_up {
                 up.elapsed()

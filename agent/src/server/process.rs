@@ -52,13 +52,45 @@ fn die_whole() {
 
 /// Keeps what is in memory there: paging it in could need the very volume served here. Called
 /// when everything is open, so that a failure to lock fails no allocation.
+///
+/// Programs and libraries are read whole first: an error's path, run for the first time when
+/// memory is short, must not be fetched from the volume that waits for it. The change maps are
+/// not: they are large, empty for the most part, and in memory anyway.
 pub(super) fn lock_memory() {
+    if let Err(error) = lock_code() {
+        tracing::warn!(%error, "the program is not locked in memory: raise the memlock limit, or keep it off the volume");
+    }
     let flags = MlockAllFlags::MCL_CURRENT
         | MlockAllFlags::MCL_FUTURE
         | MlockAllFlags::from_bits_retain(libc::MCL_ONFAULT);
     if let Err(error) = mlockall(flags) {
         tracing::warn!(%error, "memory is not locked: raise the memlock limit, or keep swap off the volume");
     }
+}
+
+/// Reads and locks every private mapping of a file.
+fn lock_code() -> io::Result<()> {
+    for (start, end) in code(&fs::read_to_string("/proc/self/maps")?) {
+        // SAFETY: locking changes no byte and no mapping; a range that is gone meanwhile is an error.
+        let locked = unsafe { libc::mlock(start as *const libc::c_void, end - start) };
+        Errno::result(locked)?;
+    }
+    Ok(())
+}
+
+/// The ranges of private mappings of files, from the kernel's table (proc_pid_maps(5)). A library's
+/// reserved gaps, without any right, hold nothing.
+fn code(maps: &str) -> Vec<(usize, usize)> {
+    let parse = |line: &str| {
+        let mut words = line.split_whitespace();
+        let (start, end) = words.next()?.split_once('-')?;
+        let rights = words.next()?;
+        let path = words.nth(3)?;
+        let wanted = path.starts_with('/') && rights.starts_with('r') && rights.ends_with('p');
+        let number = |text| usize::from_str_radix(text, 16).ok();
+        wanted.then_some((number(start)?, number(end)?))
+    };
+    maps.lines().filter_map(parse).collect()
 }
 
 fn become_io_flusher() -> io::Result<()> {
@@ -84,5 +116,27 @@ impl StopSignals {
     /// Waits for one.
     pub(super) fn wait(&self) -> io::Result<Signal> {
         Ok(self.0.wait()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::code;
+
+    #[test]
+    fn only_private_mappings_of_files_are_code() {
+        let maps = "\
+5500-5600 r-xp 00001000 fe:00 12 /usr/bin/tidemarkd
+5600-5700 ---p 00002000 fe:00 12 /usr/lib/libc.so.6
+5700-5800 rw-p 00002000 fe:00 12 /usr/lib/libc.so.6
+5800-5900 rw-s 00000000 00:19 13 /run/tidemark/volumes/a/state
+5900-5a00 rw-p 00000000 00:00 0
+5a00-5b00 rw-p 00000000 00:00 0 [heap]
+";
+        assert_eq!(code(maps), [(0x5500, 0x5600), (0x5700, 0x5800)]);
+        let ours = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let here = only_private_mappings_of_files_are_code as *const () as usize;
+        let mut code = code(&ours).into_iter();
+        assert!(code.any(|(start, end)| (start..end).contains(&here)));
     }
 }

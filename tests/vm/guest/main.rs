@@ -14,3 +14,4 @@ mod kernel;
 mod live;
 mod portable;
 mod power;
+mod rooted;

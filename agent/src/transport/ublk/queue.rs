@@ -21,6 +21,9 @@ const REGISTER_ATTEMPTS: u32 = 100;
 const REGISTER_PAUSE: Duration = Duration::from_millis(20);
 
 /// Serves queue `number` until the device is taken away. Runs on a thread of its own.
+///
+/// Every slot's first command is made in the first round, and they go to the kernel in one call:
+/// so a death never leaves a queue half ready, which older drivers could not bear (`mend.rs`).
 pub(super) fn serve<B: Backend>(
     device: &UblkDev,
     number: u16,
