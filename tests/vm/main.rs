@@ -6,7 +6,8 @@
 //! TIDEMARK_VM='insertion guard' cargo test ...        stories whose PROGRAM NAME begins so
 //! ```
 //!
-//! To add a story, write it in `guest/`; the table below says whether CI tells it too.
+//! To add a story, write it in `guest/`; the table below and the end of its name say whether CI
+//! tells it too. A power cut is told from out here: `power.rs`.
 
 mod power;
 
