@@ -7,7 +7,8 @@ use std::{
 };
 
 use tidemark_proto::v1::{
-    CheckpointInfo, EventKind, ListCheckpointsRequest, Snapshot, SnapshotState, Trust, VolumeState,
+    CheckpointInfo, EventKind, HandOverVolumeRequest, ListCheckpointsRequest, Snapshot,
+    SnapshotState, Trust, VolumeState,
 };
 use tidemark_tests::{
     Api, Daemon, Fio, FsKind, MIB, Mounted, Random, api::leased, cli::code, fio, host, image, pull,
@@ -239,4 +240,20 @@ fn checkpoints(api: &Api) -> Vec<CheckpointInfo> {
     api.call(api.checkpoints().list_checkpoints(request))
         .expect("checkpoints can be listed")
         .checkpoints
+}
+
+#[test]
+fn a_volume_that_ends_with_its_server_is_not_handed_over() {
+    let daemon = Daemon::start();
+    let api = daemon.api();
+    let volume = daemon.attach_new("vol", 16 * MIB, 32 * MIB);
+    let request = HandOverVolumeRequest { name: "vol".into() };
+    let refused = api.call(api.volumes().hand_over_volume(request));
+    let refused = refused.expect_err("FUSE has no successor");
+    assert!(refused.message.contains("portable"), "{refused:?}");
+    let after = api.volume("vol").expect("it is served as before");
+    assert_eq!(after.server_pid, volume.server_pid);
+    assert_eq!(after.state(), VolumeState::Attached);
+    let snapshot = api.snapshot("vol");
+    api.release(&snapshot.id).expect("a release");
 }

@@ -6,6 +6,8 @@
 
 use std::{process::ExitStatus, time::Duration};
 
+use crate::server::outcome::RESTART;
+
 /// Ends of its own accord, one soon after the other.
 const FAILURES: u32 = 5;
 /// Ends by SIGKILL, one soon after the other.
@@ -13,8 +15,6 @@ const KILLS: u32 = 30;
 /// A server that served for so long starts the count anew.
 const SETTLED: Duration = Duration::from_secs(10);
 const SIGKILL: i32 = 9;
-/// Exit status by which a server asks for another; EX_TEMPFAIL of sysexits.h.
-const RESTART: i32 = 75;
 
 /// How a server ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

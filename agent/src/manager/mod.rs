@@ -18,6 +18,7 @@ mod error;
 mod events;
 mod falling;
 mod groups;
+mod handing;
 mod host_ops;
 mod info;
 mod leases;

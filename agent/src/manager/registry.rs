@@ -2,7 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock},
+    sync::{
+        Arc, Mutex as SyncMutex, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -41,6 +44,7 @@ pub(super) struct Entry {
     pub(super) work: Arc<Mutex<()>>,
     health: watch::Sender<Health>,
     end: watch::Sender<Option<End>>,
+    handing_over: AtomicBool,
     keeper: SyncMutex<Option<JoinHandle<()>>>,
 }
 
@@ -53,6 +57,7 @@ impl Entry {
             work: Arc::default(),
             health: watch::Sender::new(Health::Unknown),
             end: watch::Sender::new(None),
+            handing_over: AtomicBool::new(false),
             keeper: SyncMutex::default(),
         }
     }
@@ -74,8 +79,16 @@ impl Entry {
         self.end.clone()
     }
 
+    /// The server is about to end because it was asked to, or is not after all.
+    pub(super) fn expect_restart(&self, expected: bool) {
+        self.handing_over.store(expected, Ordering::Release);
+    }
+
     /// How the last server ended, as far as that is known soon.
     pub(super) async fn how_it_ended(&self) -> End {
+        if self.handing_over.swap(false, Ordering::AcqRel) {
+            return End::Restart;
+        }
         let mut end = self.end.subscribe();
         let told = timeout(TOLD_WITHIN, end.wait_for(Option::is_some)).await;
         let told = told.ok().and_then(Result::ok).and_then(|end| *end);

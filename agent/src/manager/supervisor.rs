@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Error, Happening, Manager,
-    endurance::Endurance,
+    endurance::{End, Endurance},
     registry::{Entry, Health},
     spawn,
 };
@@ -79,7 +79,8 @@ impl Manager {
                 Err(error) => error,
             };
             entry.set_health(Health::Down(why.message.clone()));
-            if !std::mem::replace(&mut lost, true) {
+            let end = entry.how_it_ended().await;
+            if end != End::Restart && !std::mem::replace(&mut lost, true) {
                 self.tell_lost(entry, &why).await;
             }
             let served = if came_up {
@@ -87,7 +88,7 @@ impl Manager {
             } else {
                 Duration::ZERO
             };
-            let exhausted = endurance.note(entry.how_it_ended().await, served);
+            let exhausted = endurance.note(end, served);
             if exhausted && entry.paths.has_links() {
                 let ends = endurance.ends();
                 let cause = format!(

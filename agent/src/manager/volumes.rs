@@ -103,7 +103,7 @@ impl Manager {
         }
     }
 
-    async fn merged(&self, entry: &Entry) -> Volume {
+    pub(super) async fn merged(&self, entry: &Entry) -> Volume {
         let live = match self.refresh(entry).await {
             Ok(description) => self.live(entry, &description),
             Err(error) => Err(error),
@@ -358,7 +358,7 @@ async fn stop(entry: &Entry, force: bool) -> Result<(), Error> {
     Err(Error::unavailable(entry.name(), why))
 }
 
-async fn ends_within(entry: &Entry, within: Duration) -> bool {
+pub(super) async fn ends_within(entry: &Entry, within: Duration) -> bool {
     const STEP: Duration = Duration::from_millis(20);
     let waited = tokio::time::timeout(within, async {
         while spawn::is_running(&entry.paths) {

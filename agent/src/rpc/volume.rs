@@ -77,6 +77,19 @@ impl VolumeService for Volumes {
         }))
     }
 
+    async fn hand_over_volume(
+        &self,
+        request: Request<v1::HandOverVolumeRequest>,
+    ) -> Result<Response<v1::HandOverVolumeResponse>, Status> {
+        require(&request, Role::Admin)?;
+        let (volume, paused) = self.0.hand_over(&request.into_inner().name).await?;
+        let paused_us = u64::try_from(paused.as_micros()).unwrap_or(u64::MAX);
+        Ok(Response::new(v1::HandOverVolumeResponse {
+            volume: Some(convert::volume(volume)),
+            paused: Some(convert::duration(paused_us)),
+        }))
+    }
+
     async fn reset_tracking(
         &self,
         request: Request<v1::ResetTrackingRequest>,

@@ -13,7 +13,7 @@ use std::{
 
 use futures_lite::future::block_on;
 
-use super::{backend::EngineBackend, served::Engine};
+use super::{backend::EngineBackend, outcome::RESTART, served::Engine};
 use crate::{
     host::{device::DeviceNumber, dm::Watch},
     insertion::{Bypass, Insertion, InsertionError, Sight, Swap},
@@ -190,6 +190,3 @@ impl Guard {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
-
-/// Exit status that asks for a new server; EX_TEMPFAIL of sysexits.h.
-const RESTART: i32 = 75;

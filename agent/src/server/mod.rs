@@ -41,7 +41,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{transport::portable::MAX_THREADS, volume::FullPolicy};
 use outcome::Outcome;
 use process::StopSignals;
-use served::StopRequest;
+use served::{Ending, StopRequest};
 use start_error::StartError;
 
 /// How long the engine's clean-up may rest.
@@ -191,7 +191,7 @@ fn pass_on(signals: StopSignals, stop: &mpsc::Sender<StopRequest>) {
             Err(error) => return tracing::error!(%error, "signals can no longer be waited for"),
         }
         let request = StopRequest {
-            force: false,
+            ending: Ending::Detach { force: false },
             outcome: None,
             told: None,
         };

@@ -34,10 +34,21 @@ pub(super) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure 
     }
 }
 
+/// How a server is to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// The volume is taken away from it.
+    Detach {
+        /// Whether live snapshots may go.
+        force: bool,
+    },
+    /// Another server goes on in its place.
+    HandOver,
+}
+
 /// Somebody wants the server to stop.
 pub(super) struct StopRequest {
-    /// Whether live snapshots may go.
-    pub(super) force: bool,
+    pub(super) ending: Ending,
     /// Where the outcome goes; a signal has no such place.
     pub(super) outcome: Option<SyncSender<Result<(), Failure>>>,
     /// Ends when the outcome has been passed on.

@@ -305,6 +305,11 @@ impl Running {
         self.presented.is_serving()
     }
 
+    /// Whether the host's requests wait for the next server when this one ends.
+    pub(super) fn outlives_its_server(&self) -> bool {
+        matches!(self.presented, Presented::Ublk(_))
+    }
+
     /// What it takes to answer connections.
     pub(super) fn door(&self) -> io::Result<(UnixListener, Arc<Served>)> {
         Ok((self.listener.try_clone()?, Arc::clone(&self.served)))

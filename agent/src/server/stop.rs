@@ -1,20 +1,28 @@
 //! Serving until somebody stops it, and stopping only when nobody is hurt.
 
 use std::{
+    process,
     sync::mpsc::{Receiver, RecvTimeoutError},
     time::Duration,
 };
 
 use tidemark_proto::private::{Failure, FailureKind};
 
+use futures_lite::future::block_on;
+
 use super::{
-    served::{StopRequest, failure},
+    calls::failure::cut_failure,
+    outcome::RESTART,
+    served::{Ending, StopRequest, failure},
     start::Running,
 };
 use crate::volume::Fate;
 
 /// How often to look whether the transport still serves.
 const WATCH: Duration = Duration::from_secs(1);
+
+/// How long changes in flight may take to end before a hand-over.
+const DRAIN: Duration = Duration::from_secs(10);
 
 /// How long a client may take to be told before the process ends.
 const TELLING: Duration = Duration::from_secs(2);
@@ -37,7 +45,10 @@ pub(super) fn serve_until_stopped(
                 anyhow::bail!("nobody is left who could stop this server")
             }
         };
-        let decided = stop(running, request.force);
+        let decided = match request.ending {
+            Ending::Detach { force } => stop(running, force),
+            Ending::HandOver => hand_over(running),
+        };
         if let Err(refused) = &decided {
             tracing::warn!(reason = refused.message, "not stopped");
         }
@@ -50,8 +61,12 @@ pub(super) fn serve_until_stopped(
             if let Some(told) = request.told {
                 let _ = told.recv_timeout(TELLING);
             }
-            tracing::info!("stopped");
-            return Ok(());
+            tracing::info!(how = ?request.ending, "stopped");
+            match request.ending {
+                Ending::Detach { .. } => return Ok(()),
+                // With changes still held: those that came wait for the next server.
+                Ending::HandOver => process::exit(RESTART),
+            }
         }
     }
 }
@@ -64,6 +79,19 @@ fn stop(running: &mut Running, force: bool) -> Result<(), Failure> {
         running.served().go_on();
     }
     done
+}
+
+/// Holds changes, so that none is in flight when the process ends, and lets them go never more.
+fn hand_over(running: &Running) -> Result<(), Failure> {
+    if !running.outlives_its_server() {
+        let why = "the portable transport ends with its server: unmount the volume, detach it and \
+                   attach it again";
+        return Err(failure(FailureKind::Invalid, why));
+    }
+    let served = running.served();
+    served.begin_stop()?;
+    let held = block_on(served.volume.hold(DRAIN)).map_err(cut_failure);
+    held.map(drop).inspect_err(|_| served.go_on())
 }
 
 fn refuse_live_snapshots(running: &Running, force: bool) -> Result<(), Failure> {

@@ -10,8 +10,8 @@ use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tidemark_proto::v1::{
     AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy, GetVolumeRequest,
-    ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest, StoreConfig, TransportKind,
-    Volume,
+    HandOverVolumeRequest, ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest,
+    StoreConfig, TransportKind, Volume,
 };
 use uuid::Uuid;
 
@@ -49,6 +49,11 @@ pub(crate) enum Command {
     },
     /// Show the devices of the host, and why each can or cannot be attached
     Candidates,
+    /// Go on with the server that is installed now, as after an upgrade; writes wait for a moment
+    HandOver {
+        /// The volume, attached by ublk
+        name: String,
+    },
     /// Start tracking anew: every older checkpoint requires a full backup
     Reset {
         /// The volume
@@ -138,6 +143,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         }
         Command::Status { name } => status(name, &client, context).await,
         Command::Candidates => candidates(&client, context).await,
+        Command::HandOver { name } => hand_over(name, &client, context).await,
         Command::Reset { name, reason } => {
             let request = ResetTrackingRequest { name, reason };
             let volume = client
@@ -155,6 +161,26 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             Ok(())
         }
     }
+}
+
+async fn hand_over(name: String, client: &Client, context: &Context) -> anyhow::Result<()> {
+    let request = HandOverVolumeRequest { name };
+    let answer = client.volumes().hand_over_volume(request).await?;
+    let answer = answer.into_inner();
+    let volume = answer
+        .volume
+        .ok_or_else(|| malformed("HandOverVolume", "volume"))?;
+    let paused = units::from_proto(&answer.paused.unwrap_or_default());
+    let mut document = as_json::volume(&volume);
+    document["paused_seconds"] = json!(paused.as_secs_f64());
+    context.out.document(&document);
+    context.out.say(format!(
+        "volume {}: served by process {}; writes waited for at most {:.3} s",
+        volume.name,
+        volume.server_pid,
+        paused.as_secs_f64()
+    ));
+    Ok(())
 }
 
 async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow::Result<()> {

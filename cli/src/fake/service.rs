@@ -10,13 +10,14 @@ use tidemark_proto::v1::{
     DataHeader, DeleteCheckpointRequest, DeleteCheckpointResponse, DeleteSnapshotRequest,
     DeleteSnapshotResponse, DetachVolumeRequest, DetachVolumeResponse, ErrorReason,
     EstimateChangesRequest, EstimateChangesResponse, GetSnapshotRequest, GetSnapshotResponse,
-    GetVolumeRequest, GetVolumeResponse, HashExtentsRequest, HashExtentsResponse,
-    ListAllocatedExtentsRequest, ListAllocatedExtentsResponse, ListCandidatesRequest,
-    ListCandidatesResponse, ListChangedExtentsRequest, ListChangedExtentsResponse,
-    ListCheckpointsRequest, ListCheckpointsResponse, ListSnapshotsRequest, ListSnapshotsResponse,
-    ListVolumesRequest, ListVolumesResponse, ReadExtentsRequest, ReadExtentsResponse,
-    ReleaseSnapshotRequest, ReleaseSnapshotResponse, RenewLeaseRequest, RenewLeaseResponse,
-    ResetTrackingRequest, ResetTrackingResponse, StreamDataRequest, StreamDataResponse,
+    GetVolumeRequest, GetVolumeResponse, HandOverVolumeRequest, HandOverVolumeResponse,
+    HashExtentsRequest, HashExtentsResponse, ListAllocatedExtentsRequest,
+    ListAllocatedExtentsResponse, ListCandidatesRequest, ListCandidatesResponse,
+    ListChangedExtentsRequest, ListChangedExtentsResponse, ListCheckpointsRequest,
+    ListCheckpointsResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVolumesRequest,
+    ListVolumesResponse, ReadExtentsRequest, ReadExtentsResponse, ReleaseSnapshotRequest,
+    ReleaseSnapshotResponse, RenewLeaseRequest, RenewLeaseResponse, ResetTrackingRequest,
+    ResetTrackingResponse, StreamDataRequest, StreamDataResponse,
     change_service_server::ChangeService, checkpoint_service_server::CheckpointService,
     data_service_server::DataService, snapshot_service_server::SnapshotService,
     stream_data_response::Part, volume_service_server::VolumeService,
@@ -90,6 +91,7 @@ impl VolumeService for Service {
         attach_volume(AttachVolumeRequest) -> AttachVolumeResponse;
         detach_volume(DetachVolumeRequest) -> DetachVolumeResponse;
         reset_tracking(ResetTrackingRequest) -> ResetTrackingResponse;
+        hand_over_volume(HandOverVolumeRequest) -> HandOverVolumeResponse;
     }
 }
 

@@ -9,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use tidemark_proto::v1::{EventKind, SnapshotState, Trust, VolumeState};
+use tidemark_proto::v1::{
+    Event, EventKind, HandOverVolumeRequest, SnapshotState, Trust, VolumeState,
+};
 use tidemark_tests::{
     Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Random, Tree,
     host::{self, kill_now},
@@ -107,6 +109,44 @@ fn twenty_at_random_moments_on_xfs() {
 #[ignore = "runs in a guest"]
 fn twenty_five_in_haste() {
     die(FsKind::Ext4, 64, 25, HASTE_MS);
+}
+
+#[test]
+#[ignore = "runs in a guest"]
+fn a_planned_hand_over_is_a_pause() {
+    let group = Group::new("vg", &[guest_disk(0), guest_disk(1)]);
+    let origin = group.linear("lv", 64);
+    let daemon = Daemon::start();
+    let api = daemon.api();
+    let mounted = Mounted::fresh(FsKind::Ext4, &origin, &daemon.path("mnt"));
+    let load = Load::start(mounted.point());
+    let volume = daemon
+        .attach("vol", &origin, AREA_BYTES)
+        .expect("an attach under load");
+    let snapshot = api.snapshot("vol");
+    let frozen = image::digest(Path::new(&snapshot.view_path));
+    let mut servers = vec![volume.server_pid];
+    for _ in 0..5 {
+        let request = HandOverVolumeRequest { name: "vol".into() };
+        let answer = api.call(api.volumes().hand_over_volume(request));
+        let answer = answer.expect("a hand-over");
+        let next = answer.volume.expect("it tells the volume");
+        assert_eq!(next.lineage, volume.lineage);
+        assert!(!servers.contains(&next.server_pid));
+        servers.push(next.server_pid);
+        println!("paused for {:?}", answer.paused);
+        load.assert_busy();
+    }
+    forget_cached();
+    assert_eq!(image::digest(Path::new(&snapshot.view_path)), frozen);
+    let events = api.events();
+    let lost = |event: &&Event| event.kind() == EventKind::VolumeServerLost;
+    assert!(!events.iter().any(|event| lost(&event)), "nothing was lost");
+    api.release(&snapshot.id).expect("a release");
+    api.detach("vol", false).expect("a detach");
+    println!("{:?}", load.finish());
+    drop(mounted);
+    FsKind::Ext4.assert_device_sound(&origin);
 }
 
 /// A server that cannot start while the host waits for it: the volume is given back.

@@ -15,9 +15,9 @@ use std::{
 
 use prost::Message;
 use tidemark_proto::private::{
-    Allocated, Changes, Cut, CutReply, Describe, Description, EventPage, ForgetCheckpoint, Hello,
-    HelloReply, Hold, PresentViews, ReleaseSnapshot, Reply, Request, ResetTracking, Stop, Unhold,
-    WaitEvents, reply::Result as Answer, request::Call,
+    Allocated, Changes, Cut, CutReply, Describe, Description, EventPage, ForgetCheckpoint,
+    HandOver, Hello, HelloReply, Hold, PresentViews, ReleaseSnapshot, Reply, Request,
+    ResetTracking, Stop, Unhold, WaitEvents, reply::Result as Answer, request::Call,
 };
 use tidemark_store::units::{Epoch, Id};
 use tokio::{
@@ -192,6 +192,12 @@ impl Link {
     /// Asks the server to take its device away and end.
     pub(super) async fn stop(&self, force: bool) -> Result<(), LinkError> {
         self.done("Stop", Call::Stop(Stop { force }), STOP_TIMEOUT)
+            .await
+    }
+
+    /// Asks the server to end and to leave everything to the next.
+    pub(super) async fn hand_over(&self) -> Result<(), LinkError> {
+        self.done("HandOver", Call::HandOver(HandOver {}), STOP_TIMEOUT)
             .await
     }
 

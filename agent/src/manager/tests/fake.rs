@@ -245,6 +245,10 @@ impl Fake {
                 state.begin_lineage(&reset.reason);
                 Answer::Done(Done {})
             }
+            Call::HandOver(_) => {
+                state.pid += 1;
+                Answer::Done(Done {})
+            }
             Call::Stop(stop) => {
                 let live = state
                     .snapshots
@@ -370,5 +374,6 @@ fn call_name(call: &Call) -> &'static str {
         Call::ResetTracking(_) => "Reset",
         Call::WaitEvents(_) => "WaitEvents",
         Call::Stop(_) => "Stop",
+        Call::HandOver(_) => "HandOver",
     }
 }

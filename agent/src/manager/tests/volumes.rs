@@ -172,3 +172,15 @@ async fn a_start_that_fails_leaves_nothing() {
     assert_eq!(first.record, again.record);
     assert_eq!(count(&manager, "VOLUME_ATTACHED").await, 1);
 }
+
+#[tokio::test]
+async fn a_program_that_does_not_run_costs_no_server() {
+    let bench = Bench::new();
+    let manager = bench.start().await;
+    let fake = bench.attach(&manager, "a").await;
+    let before = fake.state().pid;
+    let error = manager.hand_over("a").await.unwrap_err();
+    assert!(error.message.contains("does not run"), "{error:?}");
+    assert_eq!(fake.state().pid, before);
+    assert!(manager.volume("a").await.unwrap().live.is_ok());
+}

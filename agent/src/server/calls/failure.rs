@@ -8,7 +8,7 @@ use crate::{
     volume::{ChangeError, CutError, ReleaseError, ViewError},
 };
 
-pub(super) fn cut_failure(error: CutError) -> Failure {
+pub(in crate::server) fn cut_failure(error: CutError) -> Failure {
     let kind = match error {
         CutError::TimedOut => FailureKind::CutTimeout,
         CutError::Busy => FailureKind::Busy,

@@ -4,7 +4,7 @@ mod changes;
 mod cut;
 mod describe;
 mod events;
-mod failure;
+pub(super) mod failure;
 mod stop;
 
 use std::{
@@ -18,7 +18,7 @@ use tidemark_proto::private::{
 };
 
 use super::{
-    served::{HoldPermit, Served, failure},
+    served::{Ending, HoldPermit, Served, failure},
     wire,
 };
 use crate::volume::HoldToken;
@@ -60,7 +60,11 @@ impl Session {
         match (self.greeted, call) {
             (_, Call::Hello(hello)) => self.hello(&hello),
             (false, _) => refused(FailureKind::Version, "the first request must be Hello"),
-            (true, Call::Stop(stop)) => stop::stop(&self.served, stop),
+            (true, Call::Stop(stop)) => {
+                let ending = Ending::Detach { force: stop.force };
+                stop::end(&self.served, ending)
+            }
+            (true, Call::HandOver(_)) => stop::end(&self.served, Ending::HandOver),
             (true, call) => answered(self.call(call)),
         }
     }
@@ -99,7 +103,7 @@ impl Session {
             Call::ResetTracking(reset) => changes::reset(served, &reset).map(done),
             Call::WaitEvents(wait) => Ok(Answer::Events(events::wait(served, &wait))),
             // Answered before: a stop ends the connection, a greeting begins it.
-            Call::Hello(_) | Call::Stop(_) => {
+            Call::Hello(_) | Call::Stop(_) | Call::HandOver(_) => {
                 Err(failure(FailureKind::Invalid, "not a call for here"))
             }
         }

@@ -1,17 +1,17 @@
-//! Asking the main thread to stop, and telling the client before the process ends.
+//! Asking the main thread to end the server, and telling the client before the process ends.
 
 use std::sync::mpsc;
 
-use tidemark_proto::private::{Done, FailureKind, Stop, reply::Result as Answer};
+use tidemark_proto::private::{Done, FailureKind, reply::Result as Answer};
 
 use super::{Answered, answered};
-use crate::server::served::{Served, StopRequest, failure};
+use crate::server::served::{Ending, Served, StopRequest, failure};
 
-pub(super) fn stop(served: &Served, stop: Stop) -> Answered {
+pub(super) fn end(served: &Served, ending: Ending) -> Answered {
     let (outcome, decided) = mpsc::sync_channel(1);
     let (tell, told) = mpsc::channel();
     let request = StopRequest {
-        force: stop.force,
+        ending,
         outcome: Some(outcome),
         told: Some(told),
     };
