@@ -4,17 +4,11 @@
 //! process. As a plain call that is a copy. Through the ring most file systems leave it to a worker
 //! thread of the kernel, which costs several times as much. But when the file's disk does not keep
 //! up, the kernel makes whoever writes wait, and with a queue's thread all its requests. So writes
-//! are timed:
-//!
-//! ```text
-//!            a call took longer than a copy does
-//! by calls ─────────────────────────────────────> by the ring
-//!    ^                                                 │
-//!    └────────── so many in a row did not ─────────────┘
-//! ```
+//! are timed: after one that took longer than a copy does, they go by the ring until none has for
+//! 10 s. That is how seldom a queue can be made to wait.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -30,8 +24,8 @@ use crate::request::Errno;
 /// A write that took longer for each begun piece of it has waited for more than its copying.
 const COPY_TIME: Duration = Duration::from_millis(1);
 const COPY_BYTES: usize = 128 << 10;
-/// Writes by the ring in a row that did not wait, until calls are tried again.
-const CALM_WRITES: u32 = 64;
+/// For how long writes go by the ring after one that waited.
+const BY_RING: Duration = Duration::from_secs(10);
 
 /// An image file or block device in the page cache.
 #[derive(Debug)]
@@ -45,7 +39,7 @@ impl CachedDisk {
     pub fn new(file: FileDisk) -> Self {
         Self {
             disk: RingDisk::new(file),
-            pace: Pace::default(),
+            pace: Pace::new(Instant::now()),
         }
     }
 }
@@ -68,12 +62,12 @@ impl Disk for CachedDisk {
             return self.disk.write(offset, from, fua).await;
         }
         let began = Instant::now();
-        let answer = if self.pace.by_ring() {
+        let answer = if self.pace.by_ring(began) {
             self.disk.write(offset, from, false).await
         } else {
             self.disk.file().write(offset, from, false).await
         };
-        self.pace.observe(from.len(), began.elapsed());
+        self.pace.observe(from.len(), began, Instant::now());
         answer
     }
 
@@ -101,24 +95,37 @@ impl Disk for CachedDisk {
 
 /// By which way to write. Threads may overtake each other here: either way is right, one is
 /// cheaper.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pace {
-    /// Writes that are still to go by the ring; 0 is by calls.
-    by_ring: AtomicU32,
+    start: Instant,
+    /// Until then writes go by the ring, in milliseconds from the start.
+    by_ring_until: AtomicU64,
 }
 
 impl Pace {
-    fn by_ring(&self) -> bool {
-        self.by_ring.load(Relaxed) > 0
+    fn new(start: Instant) -> Self {
+        Self {
+            start,
+            by_ring_until: AtomicU64::new(0),
+        }
     }
 
-    fn observe(&self, len: usize, took: Duration) {
+    fn by_ring(&self, now: Instant) -> bool {
+        self.millis(now) < self.by_ring_until.load(Relaxed)
+    }
+
+    /// Notes how long a write took, whichever way it went.
+    fn observe(&self, len: usize, began: Instant, now: Instant) {
         let pieces = u32::try_from(len.div_ceil(COPY_BYTES)).unwrap_or(u32::MAX);
-        if took > COPY_TIME.saturating_mul(pieces) {
-            self.by_ring.store(CALM_WRITES, Relaxed);
-        } else if let left @ 1.. = self.by_ring.load(Relaxed) {
-            self.by_ring.store(left - 1, Relaxed);
+        if now.saturating_duration_since(began) > COPY_TIME.saturating_mul(pieces) {
+            let until = self.millis(now + BY_RING);
+            self.by_ring_until.store(until, Relaxed);
         }
+    }
+
+    fn millis(&self, now: Instant) -> u64 {
+        let since = now.saturating_duration_since(self.start);
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }
 }
 
@@ -128,38 +135,35 @@ mod tests {
 
     #[test]
     fn a_write_that_waited_sends_the_next_ones_by_the_ring() {
-        let pace = Pace::default();
-        pace.observe(4096, COPY_TIME);
-        assert!(!pace.by_ring());
-        pace.observe(4096, COPY_TIME * 2);
-        for _ in 0..CALM_WRITES {
-            assert!(pace.by_ring());
-            pace.observe(4096, Duration::ZERO);
-        }
-        assert!(!pace.by_ring());
+        let start = Instant::now();
+        let pace = Pace::new(start);
+        let quick = start + COPY_TIME;
+        pace.observe(4096, start, quick);
+        assert!(!pace.by_ring(quick));
+        let slow = start + COPY_TIME * 3;
+        pace.observe(4096, start, slow);
+        assert!(pace.by_ring(slow));
+        assert!(!pace.by_ring(slow + BY_RING));
     }
 
     #[test]
     fn a_large_write_may_take_longer() {
-        let pace = Pace::default();
-        pace.observe(1 << 20, COPY_TIME * 8);
-        assert!(!pace.by_ring());
-        pace.observe(1 << 20, COPY_TIME * 9);
-        assert!(pace.by_ring());
+        let start = Instant::now();
+        let pace = Pace::new(start);
+        let after = |times: u32| start + COPY_TIME * times;
+        pace.observe(1 << 20, start, after(8));
+        assert!(!pace.by_ring(after(8)));
+        pace.observe(1 << 20, start, after(9));
+        assert!(pace.by_ring(after(9)));
     }
 
     #[test]
     fn writes_by_the_ring_that_wait_keep_calls_away() {
-        let pace = Pace::default();
-        for _ in 0..3 * CALM_WRITES {
-            pace.observe(4096, COPY_TIME * 2);
-        }
-        for _ in 1..CALM_WRITES {
-            pace.observe(4096, Duration::ZERO);
-        }
-        assert!(pace.by_ring());
-        pace.observe(4096, COPY_TIME * 2);
-        pace.observe(4096, Duration::ZERO);
-        assert!(pace.by_ring());
+        let start = Instant::now();
+        let pace = Pace::new(start);
+        pace.observe(4096, start, start + COPY_TIME * 2);
+        let later = start + BY_RING;
+        pace.observe(4096, start, later);
+        assert!(pace.by_ring(later + BY_RING / 2));
     }
 }
