@@ -21,7 +21,7 @@ SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	/usr/lib/llvm-14/lib/libclang-14.so.1=libclang-14-dev /usr/include/libdevmapper.h=libdevmapper-dev \
 	qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio modprobe=kmod xz=xz-utils \
-	dmsetup=dmsetup lvm=lvm2 cryptsetup=cryptsetup-bin stress-ng=stress-ng \
+	dmsetup=dmsetup lvm=lvm2 cryptsetup=cryptsetup-bin stress-ng=stress-ng fs_mark=fsmark \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 

@@ -44,6 +44,7 @@ const UNSAFE: [&str; 7] = [
     "agent/src/host/ioctl.rs",
     "agent/src/manager/spawn.rs",
     "agent/src/server/process.rs",
+    "agent/src/transport/ublk/mend.rs",
     "store/src/media/mapping.rs",
     "tests/allocations.rs",
 ];

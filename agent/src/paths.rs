@@ -57,6 +57,12 @@ impl VolumePaths {
         self.dir.join("log")
     }
 
+    /// There once the volume was taken from its servers, which had died again and again; holds
+    /// the cause.
+    pub fn fallen_back(&self) -> PathBuf {
+        self.dir.join("fallen-back")
+    }
+
     /// Mount point of the portable transport; with ublk a folder of links to devices.
     pub fn mount_point(&self) -> PathBuf {
         self.dir.join("fs")

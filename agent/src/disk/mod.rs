@@ -15,7 +15,7 @@ mod tests;
 
 use tidemark_store::units::ByteRange;
 
-use crate::request::{Errno, Registered};
+use crate::request::{Errno, Registered, Request};
 
 /// A run of a disk that is a hole, or is not.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,4 +85,23 @@ pub trait Disk: Send + Sync {
 
     /// The run that starts at `offset`, which lies within the capacity.
     fn run_at(&self, offset: u64) -> impl Future<Output = Result<Run, Errno>>;
+}
+
+/// Hands a request to a disk, its flags intact.
+pub async fn forward(disk: &impl Disk, request: &mut Request<'_>) -> Result<(), Errno> {
+    match request {
+        Request::Read { offset, into } => disk.read(*offset, into).await,
+        Request::Write { offset, from, fua } => disk.write(*offset, from, *fua).await,
+        Request::ReadRegistered { offset, into } => disk.read_registered(*offset, *into).await,
+        Request::WriteRegistered { offset, from, fua } => {
+            disk.write_registered(*offset, *from, *fua).await
+        }
+        Request::Flush => disk.flush().await,
+        Request::Discard { range } => disk.discard(*range).await,
+        Request::WriteZeroes {
+            range,
+            fua,
+            may_unmap,
+        } => disk.write_zeroes(*range, *fua, *may_unmap).await,
+    }
 }

@@ -13,8 +13,10 @@ mod checkpoints;
 mod clock;
 mod cut;
 mod diff;
+mod endurance;
 mod error;
 mod events;
+mod falling;
 mod groups;
 mod host_ops;
 mod info;
@@ -59,7 +61,7 @@ pub use info::{Candidate, Feature, HostInfo};
 pub use leases::LeaseGuard;
 pub use model::{
     AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage, Kind,
-    LiveVolume, Snapshot, Trust, Volume,
+    LiveVolume, NotServed, Snapshot, Trust, Volume,
 };
 pub use requests::{Arguments, Begun, Ticket};
 pub use validate::{checkpoint, lineage};

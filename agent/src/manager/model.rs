@@ -70,7 +70,16 @@ pub struct Volume {
     /// What is remembered.
     pub record: VolumeRecord,
     /// What the server says; why it does not, when it does not.
-    pub live: Result<LiveVolume, String>,
+    pub live: Result<LiveVolume, NotServed>,
+}
+
+/// Why nothing is known of a volume now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NotServed {
+    /// For people.
+    pub why: String,
+    /// The volume was taken from its servers, and the host uses it without us.
+    pub fell_back: bool,
 }
 
 /// A volume as its server describes it.

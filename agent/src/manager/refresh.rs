@@ -54,7 +54,9 @@ impl Manager {
     pub(super) async fn describe(&self, entry: &Entry) -> Result<Description, Error> {
         let described = entry.link.describe().await;
         described.map_err(|error| match (error.refusal(), entry.health()) {
-            (None, Health::Down(why)) => Error::unavailable(entry.name(), why),
+            (None, Health::Down(why) | Health::FellBack(why)) => {
+                Error::unavailable(entry.name(), why)
+            }
             _ => error.on_volume(entry.name()),
         })
     }

@@ -3,16 +3,21 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex as SyncMutex, PoisonError, RwLock},
+    time::Duration,
 };
 
 use tidemark_store::catalog::VolumeRecord;
 use tokio::{
     sync::{Mutex, watch},
     task::JoinHandle,
+    time::timeout,
 };
 
-use super::{Error, link::Link};
+use super::{Error, endurance::End, link::Link};
 use crate::paths::VolumePaths;
+
+/// The end of a process is told a moment after its connections'.
+const TOLD_WITHIN: Duration = Duration::from_millis(500);
 
 /// Whether a volume's server answers.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -23,6 +28,8 @@ pub(super) enum Health {
     Up,
     /// It does not, and why.
     Down(String),
+    /// The volume was taken from its servers and is not tracked, and why.
+    FellBack(String),
 }
 
 /// An attached volume.
@@ -33,6 +40,7 @@ pub(super) struct Entry {
     /// Held by whatever must not meet another: a cut, a detach, a clean-up.
     pub(super) work: Arc<Mutex<()>>,
     health: watch::Sender<Health>,
+    end: watch::Sender<Option<End>>,
     keeper: SyncMutex<Option<JoinHandle<()>>>,
 }
 
@@ -44,6 +52,7 @@ impl Entry {
             paths,
             work: Arc::default(),
             health: watch::Sender::new(Health::Unknown),
+            end: watch::Sender::new(None),
             keeper: SyncMutex::default(),
         }
     }
@@ -58,6 +67,20 @@ impl Entry {
 
     pub(super) fn health(&self) -> Health {
         self.health.borrow().clone()
+    }
+
+    /// Where the end of a server is told.
+    pub(super) fn end(&self) -> watch::Sender<Option<End>> {
+        self.end.clone()
+    }
+
+    /// How the last server ended, as far as that is known soon.
+    pub(super) async fn how_it_ended(&self) -> End {
+        let mut end = self.end.subscribe();
+        let told = timeout(TOLD_WITHIN, end.wait_for(Option::is_some)).await;
+        let told = told.ok().and_then(Result::ok).and_then(|end| *end);
+        self.end.send_replace(None);
+        told.unwrap_or(End::Killed)
     }
 
     /// Returns once it is known whether the server answers.

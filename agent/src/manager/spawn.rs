@@ -15,10 +15,11 @@ use tidemark_store::catalog::{FullPolicy, VolumeRecord};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader},
     process::{Child, Command},
+    sync::watch,
     time::timeout,
 };
 
-use super::{Error, ErrorReason};
+use super::{Error, ErrorReason, endurance::End, registry::Entry};
 use crate::paths::{Paths, VolumePaths};
 
 /// Making an area may take a while; after this the start has failed.
@@ -30,13 +31,34 @@ const MAX_LINE: u64 = 4096;
 pub(super) async fn start(
     program: &Path,
     paths: &Paths,
-    record: &VolumeRecord,
+    entry: &Entry,
     again: bool,
 ) -> Result<(), Error> {
-    let name = record.name.clone();
-    let volume_paths = paths.volume(&name);
+    let mut arguments = arguments(paths, &entry.record);
+    if again {
+        arguments.push("--again".into());
+    }
+    run(program, arguments, entry).await
+}
+
+/// Has a volume given back to its host: starts the process that does it, and waits for its end.
+pub(super) async fn fall_back(
+    program: &Path,
+    paths: &Paths,
+    entry: &Entry,
+    cause: &str,
+) -> Result<(), Error> {
+    let mut arguments = arguments(paths, &entry.record);
+    arguments.push("--fall-back".into());
+    arguments.push(cause.into());
+    run(program, arguments, entry).await
+}
+
+async fn run(program: &Path, arguments: Vec<OsString>, entry: &Entry) -> Result<(), Error> {
+    let (name, volume_paths) = (entry.name().to_owned(), &entry.paths);
     super::prepare_dir(volume_paths.dir(), 0o700)?;
-    let mut child = launch(program, paths, &volume_paths, record, again).map_err(|error| {
+    entry.end().send_replace(None);
+    let mut child = launch(program, &arguments, volume_paths).map_err(|error| {
         Error::internal(format!("starting {}: {error}", program.display())).on_volume(&name)
     })?;
     let verdict = timeout(START_TIMEOUT, first_line(&mut child)).await;
@@ -50,10 +72,10 @@ pub(super) async fn start(
     };
     match ready {
         Ok(()) => {
-            tokio::spawn(reap(name, child));
+            tokio::spawn(reap(name, child, entry.end()));
             Ok(())
         }
-        Err(error) => Err(end(&volume_paths, child, error).await.on_volume(&name)),
+        Err(error) => Err(end(entry, child, error).await.on_volume(&name)),
     }
 }
 
@@ -68,13 +90,7 @@ pub(super) fn is_running(paths: &VolumePaths) -> bool {
     )
 }
 
-fn launch(
-    program: &Path,
-    paths: &Paths,
-    volume: &VolumePaths,
-    record: &VolumeRecord,
-    again: bool,
-) -> io::Result<Child> {
+fn launch(program: &Path, arguments: &[OsString], volume: &VolumePaths) -> io::Result<Child> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
@@ -82,7 +98,7 @@ fn launch(
         .open(volume.log())?;
     let mut command = Command::new(program);
     command
-        .args(arguments(paths, record, again))
+        .args(arguments)
         .current_dir("/")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -96,7 +112,7 @@ fn launch(
     command.spawn()
 }
 
-fn arguments(paths: &Paths, record: &VolumeRecord, again: bool) -> Vec<OsString> {
+fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
     let mut arguments: Vec<OsString> = vec!["volume".into(), record.name.clone().into()];
     let mut add = |option: &str, value: OsString| {
         arguments.push(option.into());
@@ -117,9 +133,6 @@ fn arguments(paths: &Paths, record: &VolumeRecord, again: bool) -> Vec<OsString>
     add("--max-write-delay-ms", delay.to_string().into());
     add("--volume-id", record.id.to_string().into());
     add("--transport", record.transport.name().into());
-    if again {
-        arguments.push("--again".into());
-    }
     arguments
 }
 
@@ -164,7 +177,7 @@ fn reason(kind: &str) -> ErrorReason {
 }
 
 /// A server that is not ready must not stay. One that ended by itself leaves its last words.
-async fn end(paths: &VolumePaths, mut child: Child, error: Error) -> Error {
+async fn end(entry: &Entry, mut child: Child, error: Error) -> Error {
     /// For how long a server that reported an error may take to end by itself.
     const GRACE: Duration = Duration::from_secs(10);
     let exit = match timeout(GRACE, child.wait()).await {
@@ -174,9 +187,12 @@ async fn end(paths: &VolumePaths, mut child: Child, error: Error) -> Error {
             Err(failure) => Err(failure),
         },
     };
+    if let Ok(status) = exit {
+        entry.end().send_replace(Some(status.into()));
+    }
     match exit {
         Ok(status) if error.reason == ErrorReason::VolumeServerUnavailable => {
-            let words = last_words(paths).await;
+            let words = last_words(&entry.paths).await;
             Error {
                 message: format!("{} ({status}{words})", error.message),
                 ..error
@@ -194,9 +210,12 @@ async fn last_words(paths: &VolumePaths) -> String {
         .unwrap_or_default()
 }
 
-async fn reap(volume: String, mut child: Child) {
+async fn reap(volume: String, mut child: Child, end: watch::Sender<Option<End>>) {
     match child.wait().await {
-        Ok(status) => tracing::info!(volume, %status, "a volume server ended"),
+        Ok(status) => {
+            tracing::info!(volume, %status, "a volume server ended");
+            end.send_replace(Some(status.into()));
+        }
         Err(error) => tracing::warn!(volume, %error, "a volume server's end is not known"),
     }
 }
@@ -233,18 +252,17 @@ mod tests {
         let slow = FullPolicy::Slow {
             max_write_delay_ms: 50,
         };
-        let line: Vec<_> = arguments(&paths(), &record(slow, 1 << 20), true)
+        let line: Vec<_> = arguments(&paths(), &record(slow, 1 << 20))
             .into_iter()
             .map(|part| part.into_string().unwrap())
             .collect();
         let expected = "volume|data|--runtime-dir|/run/t|--origin|/images/a b|--area|/areas/x|\
                         --area-size|1048576|--block-bytes|8192|--policy|slow|\
                         --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707|\
-                        --transport|ublk|--again";
+                        --transport|ublk";
         assert_eq!(line.join("|"), expected);
-        let kept = arguments(&paths(), &record(FullPolicy::Drop, 0), false);
+        let kept = arguments(&paths(), &record(FullPolicy::Drop, 0));
         assert!(!kept.contains(&"--area-size".into()));
-        assert!(!kept.contains(&"--again".into()));
     }
 
     #[test]

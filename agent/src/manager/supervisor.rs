@@ -9,6 +9,7 @@
 //!
 //! A server that was started by an earlier control plane answers Hello like one of ours. One whose
 //! lock is held but that does not answer is left alone: a second one must not take its origin.
+//! One that ends again and again while the host waits for it loses the volume ([`super::falling`]).
 
 use std::{fs, sync::Arc, time::Duration};
 
@@ -18,6 +19,7 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     Error, Happening, Manager,
+    endurance::Endurance,
     registry::{Entry, Health},
     spawn,
 };
@@ -36,7 +38,10 @@ impl Manager {
         let paths = self.config.paths.volume(&record.name);
         let entry = Arc::new(Entry::new(record, paths));
         self.registry.insert(Arc::clone(&entry));
-        self.look_after(&entry);
+        match fs::read_to_string(entry.paths.fallen_back()) {
+            Ok(cause) => entry.set_health(Health::FellBack(cause)),
+            Err(_) => self.look_after(&entry),
+        }
         entry
     }
 
@@ -54,6 +59,7 @@ impl Manager {
     async fn keep_up(&self, entry: &Entry) {
         let mut pause = FIRST_PAUSE;
         let mut lost = false;
+        let mut endurance = Endurance::default();
         loop {
             let since = Instant::now();
             let brought_up = {
@@ -61,6 +67,7 @@ impl Manager {
                 self.bring_up(entry, true).await
             };
             let came_up = brought_up.is_ok();
+            let up = Instant::now();
             let why = match brought_up {
                 Ok(server) => {
                     if std::mem::take(&mut lost) {
@@ -74,6 +81,26 @@ impl Manager {
             entry.set_health(Health::Down(why.message.clone()));
             if !std::mem::replace(&mut lost, true) {
                 self.tell_lost(entry, &why).await;
+            }
+            let served = if came_up {
+                up.elapsed()
+            } else {
+                Duration::ZERO
+            };
+            let exhausted = endurance.note(entry.how_it_ended().await, served);
+            if exhausted && entry.paths.has_links() {
+                let ends = endurance.ends();
+                let cause = format!(
+                    "its server ended {ends} times in a row, last: {}",
+                    why.message
+                );
+                match self.fall_back(entry, &cause).await {
+                    Ok(()) => return,
+                    Err(error) => {
+                        tracing::error!(volume = entry.name(), %error, "cannot fall back");
+                        endurance = Endurance::default();
+                    }
+                }
             }
             // The host waits for a server that died; only one that cannot start is given time.
             if came_up {
@@ -101,7 +128,7 @@ impl Manager {
                     return Err(Error::unavailable(name, "it runs but does not listen"));
                 }
                 let (program, paths) = (&self.config.program, &self.config.paths);
-                spawn::start(program, paths, &entry.record, again).await?;
+                spawn::start(program, paths, entry, again).await?;
                 entry.link.hello().await
             }
             greeting => greeting,

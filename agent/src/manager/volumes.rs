@@ -19,10 +19,10 @@ use tokio::{sync::OwnedMutexGuard, time::sleep};
 
 use super::{
     Arguments, AttachArgs, Begun, Counters, Error, ErrorReason, Happening, LiveVolume, Manager,
-    Mounts, Ticket, Volume,
+    Mounts, NotServed, Ticket, Volume,
     places::{Place, Places, no_area, origin_place},
     refresh::lineage_of,
-    registry::Entry,
+    registry::{Entry, Health},
     spawn, validate,
 };
 
@@ -110,7 +110,16 @@ impl Manager {
         };
         Volume {
             record: entry.record.clone(),
-            live: live.map_err(|error| error.message),
+            live: live.map_err(|error| match entry.health() {
+                Health::FellBack(why) => NotServed {
+                    why,
+                    fell_back: true,
+                },
+                _ => NotServed {
+                    why: error.message,
+                    fell_back: false,
+                },
+            }),
         }
     }
 
@@ -371,6 +380,7 @@ fn clean_up(entry: &Entry) {
         paths.device_link(),
         paths.log(),
         paths.lock(),
+        paths.fallen_back(),
     ] {
         tell_failure(&file, fs::remove_file(&file));
     }

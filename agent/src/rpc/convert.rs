@@ -119,10 +119,19 @@ pub(super) fn volume(volume: Volume) -> v1::Volume {
     };
     match volume.live {
         Ok(live) => with_live(known, live),
-        Err(why) => v1::Volume {
+        Err(not) if not.fell_back => v1::Volume {
+            state: v1::VolumeState::FellBack.into(),
+            trust: Some(v1::TrustReport {
+                trust: v1::Trust::Broken.into(),
+                reason: not.why,
+                ..v1::TrustReport::default()
+            }),
+            ..known
+        },
+        Err(not) => v1::Volume {
             trust: Some(v1::TrustReport {
                 trust: v1::Trust::Unspecified.into(),
-                reason: why,
+                reason: not.why,
                 ..v1::TrustReport::default()
             }),
             ..known

@@ -4,6 +4,7 @@
 //! start    claim origin and area, open the engine, mount, listen, say `ready`
 //! serve    FUSE threads -> engine; connection threads -> calls -> engine; housekeeping
 //! stop     refuse while in use; device away, mount away, area given up
+//! fall back  when servers die again and again: the host gets its volume back, untracked
 //! ```
 //!
 //! It has a session of its own and outlives the control plane that started it. No async runtime,
@@ -12,6 +13,7 @@
 mod area;
 mod backend;
 mod calls;
+mod fallback;
 mod guard;
 mod listen;
 mod origin;
@@ -40,6 +42,7 @@ use crate::{transport::portable::MAX_THREADS, volume::FullPolicy};
 use outcome::Outcome;
 use process::StopSignals;
 use served::StopRequest;
+use start_error::StartError;
 
 /// How long the engine's clean-up may rest.
 const HOUSEKEEPING: Duration = Duration::from_millis(100);
@@ -82,6 +85,9 @@ pub struct VolumeArgs {
     /// The volume was attached before: a start without its state is a loss of tracking
     #[arg(long)]
     pub again: bool,
+    /// Serve no more: give the volume its own table back, for this reason
+    #[arg(long, value_name = "CAUSE")]
+    pub fall_back: Option<String>,
 }
 
 /// How a volume is presented, on the command line.
@@ -131,18 +137,15 @@ fn parse_queues(text: &str) -> Result<usize, String> {
 pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     log_to_stderr();
     process::settle();
+    if let Some(cause) = &args.fall_back {
+        tell_failure(fallback::fall_back(&args, cause))?;
+        Outcome::Ready.tell();
+        return Ok(());
+    }
     let signals = StopSignals::block().context("SIGTERM and SIGINT cannot be waited for")?;
     let (stop, stops) = mpsc::channel();
     let (wake, wakes) = mpsc::sync_channel(1);
-    let started = start::start(&args, stop.clone(), wake);
-    let mut running = started.inspect_err(|error| {
-        let message = error.to_string();
-        Outcome::Failed {
-            kind: error.kind(),
-            message,
-        }
-        .tell();
-    })?;
+    let mut running = tell_failure(start::start(&args, stop.clone(), wake))?;
     let (listener, served) = running.door()?;
     let volume = running.volume();
     let views = Arc::clone(&served);
@@ -162,6 +165,17 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     process::lock_memory();
     Outcome::Ready.tell();
     stop::serve_until_stopped(&mut running, &stops)
+}
+
+fn tell_failure<T>(done: Result<T, StartError>) -> Result<T, StartError> {
+    done.inspect_err(|error| {
+        let message = error.to_string();
+        Outcome::Failed {
+            kind: error.kind(),
+            message,
+        }
+        .tell();
+    })
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Name of the insertion's journal in the directory of the volume's state.
-const JOURNAL: &str = "insertion";
+pub(super) const JOURNAL: &str = "insertion";
 
 /// The origin, and the way to it.
 pub(super) struct Origin {
@@ -183,9 +183,13 @@ fn live(
         }
         Recovered::Bypassed(mut insertion) => {
             Ublk::delete_left_behind(args.volume_id)?;
-            insertion.adopt()?;
-            let why = "another program gave the volume its own table while no server ran";
-            (prepared(insertion), Continuity::Broken(why.to_owned()))
+            let adopted = insertion.adopt()?;
+            let why = match adopted.resized {
+                // A server that sees this ends, so that its successor makes a device that fits.
+                true => format!("the volume was resized to {} sectors", adopted.sectors),
+                false => "another program gave the volume its own table while no server ran".into(),
+            };
+            (prepared(insertion), Continuity::Broken(why))
         }
         Recovered::Gone(mut insertion) => {
             insertion.abandon()?;

@@ -145,7 +145,7 @@ fn serve(
     }
 }
 
-fn limits_of(origin: &Claimed) -> io::Result<Limits> {
+pub(super) fn limits_of(origin: &Claimed) -> io::Result<Limits> {
     match origin.anchor {
         Anchor::Device(device) => Limits::of_device(device),
         Anchor::File(_) => Ok(Limits::of_file()),
@@ -153,14 +153,14 @@ fn limits_of(origin: &Claimed) -> io::Result<Limits> {
 }
 
 /// A data plane has no business with the catalog.
-fn agent_paths(args: &VolumeArgs) -> Paths {
+pub(super) fn agent_paths(args: &VolumeArgs) -> Paths {
     Paths {
         runtime_dir: args.runtime_dir.clone(),
         state_dir: PathBuf::new(),
     }
 }
 
-fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
+pub(super) fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
     let paths = agent_paths(args).volume(&args.name);
     let made = DirBuilder::new()
         .recursive(true)
@@ -171,7 +171,7 @@ fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError> {
 }
 
 /// One server a volume; the kernel gives the lock back however the process ends.
-fn lock(args: &VolumeArgs, paths: &VolumePaths) -> Result<File, StartError> {
+pub(super) fn lock(args: &VolumeArgs, paths: &VolumePaths) -> Result<File, StartError> {
     let path = paths.lock();
     let file = File::create(&path).map_err(StartError::io("creating", &path))?;
     for attempt in 1.. {
@@ -343,7 +343,7 @@ impl Running {
     }
 }
 
-fn log_unless_gone(path: &Path, done: io::Result<()>) {
+pub(super) fn log_unless_gone(path: &Path, done: io::Result<()>) {
     match done {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             tracing::warn!(path = %path.display(), %error, "could not be changed");

@@ -55,6 +55,11 @@ pub(super) enum StartError {
     ForeignInterposer { over: PathBuf },
     #[error("{path} is not there: activate the volume (lvchange -ay), and it is attached again")]
     Gone { path: PathBuf },
+    #[error(
+        "{path} is no device-mapper volume, which has nothing to fall back to: what is mounted is \
+         the interposer's own device. It waits for a server"
+    )]
+    NothingToFallBackTo { path: PathBuf },
     #[error("an earlier detach was finished first; the volume is attached anew")]
     RemovalFinished,
     #[error("{what} {path}: {source}")]
@@ -90,7 +95,7 @@ impl StartError {
             Self::Refused(refusal) | Self::Insertion(InsertionError::Refused(refusal)) => {
                 refusal_kind(refusal)
             }
-            Self::Gone { .. } => StartFailure::OriginUnsuitable,
+            Self::Gone { .. } | Self::NothingToFallBackTo { .. } => StartFailure::OriginUnsuitable,
             Self::Mount(_)
             | Self::Memory(_)
             | Self::Insertion(_)

@@ -41,7 +41,7 @@ use tidemark_store::{
 };
 
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
-pub use open::{Continuity, Options};
+pub use open::{Continuity, Options, free_area};
 pub use tracker::Tracker;
 pub use types::{
     Checkpoint, Counters, Cut, Event, EventKind, Extent, ExtentPage, Fate, FullPolicy, HoldToken,

@@ -118,14 +118,26 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Gives the area up, so that another volume may use it; the state is removed. The volume
     /// must no longer be served.
     pub async fn retire(&self, state_dir: &Path) -> Result<(), OpenError> {
-        let free = Superblock {
-            volume: Id::NIL,
-            generation: self.superblock.generation + 1,
-            ..self.superblock
-        };
-        write_superblock(&self.area, &free).await?;
+        free(&self.area, self.superblock).await?;
         std::fs::remove_dir_all(state_dir).map_err(|source| state_error(state_dir, source))
     }
+}
+
+/// Gives up an area of a volume that no server serves any more, if it is that volume's.
+pub async fn free_area(area: &impl Disk, volume: Id) -> Result<(), OpenError> {
+    match read_superblock(area).await? {
+        Some(found) if found.volume == volume => free(area, found).await,
+        _ => Ok(()),
+    }
+}
+
+async fn free(area: &impl Disk, superblock: Superblock) -> Result<(), OpenError> {
+    let free = Superblock {
+        volume: Id::NIL,
+        generation: superblock.generation + 1,
+        ..superblock
+    };
+    write_superblock(area, &free).await
 }
 
 /// Reads the area's superblock and makes the area this volume's if it is nobody's.
@@ -224,7 +236,8 @@ fn open_state<O, A, C: Clock>(
     let Some(state) = found else {
         let cause = match &options.continuity {
             Continuity::Broken(cause) => cause,
-            Continuity::ModifiedAt(_) | Continuity::Unbroken => "attached",
+            Continuity::ModifiedAt(_) => "attached",
+            Continuity::Unbroken => "what an earlier server had tracked is gone",
         };
         let lineage = new_lineage(cause, &options.clock);
         let state = State::create(&path, identity, &lineage, Epoch::FIRST);

@@ -10,7 +10,7 @@
 
 use super::{Clock, Volume, plan};
 use crate::{
-    disk::Disk,
+    disk::{Disk, forward},
     request::{Errno, Request},
 };
 
@@ -23,14 +23,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            self.forward(&mut request).await?;
+            forward(&self.origin, &mut request).await?;
             self.counters.count(&request);
             return Ok(());
         };
         let _pass = self.gate.enter(change.touched).await;
         self.tracker.mark(&change);
         self.preserve(change.touched).await;
-        self.forward(&mut request).await?;
+        forward(&self.origin, &mut request).await?;
         self.tracker.settle(&change);
         self.counters.count(&request);
         Ok(())
@@ -40,27 +40,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         match plan::range_of(request) {
             Some(range) if !self.geometry.contains(range) => Err(Errno::EINVAL),
             _ => Ok(()),
-        }
-    }
-
-    /// Hands a request to the origin, its flags intact.
-    async fn forward(&self, request: &mut Request<'_>) -> Result<(), Errno> {
-        match request {
-            Request::Read { offset, into } => self.origin.read(*offset, into).await,
-            Request::Write { offset, from, fua } => self.origin.write(*offset, from, *fua).await,
-            Request::ReadRegistered { offset, into } => {
-                self.origin.read_registered(*offset, *into).await
-            }
-            Request::WriteRegistered { offset, from, fua } => {
-                self.origin.write_registered(*offset, *from, *fua).await
-            }
-            Request::Flush => self.origin.flush().await,
-            Request::Discard { range } => self.origin.discard(*range).await,
-            Request::WriteZeroes {
-                range,
-                fua,
-                may_unmap,
-            } => self.origin.write_zeroes(*range, *fua, *may_unmap).await,
         }
     }
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidemark_proto::v1::{SnapshotState, TransportKind, Trust, VolumeState};
 use tidemark_tests::{
-    Daemon, FsKind, Load, MIB, Mounted, Tree,
+    Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree,
     host::kill_now,
     image,
     lvm::{Group, guest_disk, lvm},
@@ -39,6 +39,10 @@ fn a_mounted_volume_survives_the_deaths_of_its_server() {
     daemon
         .attach("again", &origin, AREA_BYTES)
         .expect_err("a second interposer");
+    let mut books = {
+        let _quiet = Frozen::new(&point);
+        DoubleEntry::open(&api, "vol")
+    };
 
     let first = api.snapshot("vol");
     let view = first.view_path.clone();
@@ -49,6 +53,8 @@ fn a_mounted_volume_survives_the_deaths_of_its_server() {
         let back = api.served_again(&alive);
         assert_eq!(back.lineage, alive.lineage, "tracking went on");
         load.assert_busy();
+        let _quiet = Frozen::new(&point);
+        books.assert(&api);
     }
     forget_cached();
     assert_eq!(image::digest(Path::new(&view)), frozen);
@@ -65,6 +71,10 @@ fn a_mounted_volume_survives_the_deaths_of_its_server() {
         api.release(&snapshot.id).expect("a release");
     }
 
+    {
+        let _quiet = Frozen::new(&point);
+        println!("{} sectors booked alike", books.assert(&api));
+    }
     api.detach("vol", false).expect("a detach while mounted");
     assert_eq!(group.table("lv"), before);
     println!("{:?}", load.finish());
@@ -100,5 +110,7 @@ fn a_bypass_ends_the_lineage_and_is_mended() {
     assert_eq!(gone.state(), SnapshotState::Lost, "{gone:?}");
     assert!(gone.view_path.is_empty());
     api.release(&next.id).expect("a release");
+    // Nobody writes: what reached us is what is booked, before and after.
+    DoubleEntry::open(&api, "vol").assert(&api);
     api.detach("vol", false).expect("a detach");
 }

@@ -2,8 +2,15 @@
 //!
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
+mod assembled;
 mod bench;
+mod cycles;
+mod deaths;
 mod fixtures;
+mod foreign;
+mod groups;
+mod guarded;
 mod kernel;
 mod live;
 mod portable;
+mod power;

@@ -9,7 +9,7 @@ use std::{
 use crate::programs::{run, succeed};
 
 /// What guests can run beside busybox's own; each goes over busybox's of the same name.
-const PROGRAMS: [&str; 38] = [
+const PROGRAMS: [&str; 39] = [
     "bash",
     "blkdiscard",
     "blkid",
@@ -23,6 +23,7 @@ const PROGRAMS: [&str; 38] = [
     "e2fsck",
     "findmnt",
     "fio",
+    "fs_mark",
     "fsfreeze",
     "fstrim",
     "fusermount3",
@@ -51,11 +52,12 @@ const PROGRAMS: [&str; 38] = [
 ];
 
 /// Without these, stories would fail for a reason that is not theirs.
-const REQUIRED: [&str; 8] = [
+const REQUIRED: [&str; 9] = [
     "blkid",
     "cryptsetup",
     "dmsetup",
     "fio",
+    "fs_mark",
     "lvm",
     "mkfs.ext4",
     "mkfs.xfs",
@@ -63,7 +65,7 @@ const REQUIRED: [&str; 8] = [
 ];
 
 /// Taken along where the host has them.
-const LOAD_GENERATORS: [&str; 2] = ["dbench", "fs_mark"];
+const LOAD_GENERATORS: [&str; 1] = ["dbench"];
 
 /// Where programs are looked for, whatever PATH says.
 const FOLDERS: [&str; 6] = [

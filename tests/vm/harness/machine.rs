@@ -245,15 +245,24 @@ impl Guest {
     /// Waits until a line of the console begins so and gives it; panics with the guest's words
     /// when it ends without one.
     pub fn await_line(&mut self, beginning: &str) -> String {
+        let line = self.line_beginning(beginning);
+        line.unwrap_or_else(|| {
+            panic!(
+                "the guest never said {beginning:?}\n{}\n--- kernel\n{}",
+                self.console,
+                self.kernel_log()
+            )
+        })
+    }
+
+    /// Waits until a line of the console begins so and gives it; None when the guest ended, or its
+    /// time did, without one.
+    pub fn line_beginning(&mut self, beginning: &str) -> Option<String> {
         loop {
             match self.next() {
-                Next::Line(line) if line.starts_with(beginning) => return line,
+                Next::Line(line) if line.starts_with(beginning) => return Some(line),
                 Next::Line(_) => {}
-                Next::End | Next::OutOfTime => panic!(
-                    "the guest never said {beginning:?}\n{}\n--- kernel\n{}",
-                    self.console,
-                    self.kernel_log()
-                ),
+                Next::End | Next::OutOfTime => return None,
             }
         }
     }

@@ -67,12 +67,17 @@ fn begins(story: &Story, prefix: &str) -> bool {
     story.to_string().starts_with(prefix)
 }
 
-/// Names in a test program's list. A test called `child` is a process of other tests, and what is
-/// in `bench` asserts nothing.
+/// Names in a test program's list. A test called `child` is a process of other tests, what is in
+/// `bench` asserts nothing, and what is in `power` is told from outside the guest.
 fn listed(list: &str) -> impl Iterator<Item = &str> {
     list.lines()
         .filter_map(|line| line.strip_suffix(": test"))
-        .filter(|name| name.rsplit("::").next() != Some("child") && !name.starts_with("bench::"))
+        .filter(|name| name.rsplit("::").next() != Some("child"))
+        .filter(|name| {
+            !["bench::", "power::"]
+                .iter()
+                .any(|part| name.starts_with(part))
+        })
 }
 
 /// What the guest runs: one story after the other until one fails. What comes after a failure is
@@ -158,7 +163,7 @@ mod tests {
 
     #[test]
     fn stories_are_listed_and_their_children_are_not() {
-        let list = "bench::ratios: test\ncrashes::child: test\ncycles::ext4: test\n\n2 tests, 0 benchmarks\n";
+        let list = "bench::ratios: test\npower::first: test\ncrashes::child: test\ncycles::ext4: test\n\n2 tests, 0 benchmarks\n";
         assert_eq!(listed(list).collect::<Vec<_>>(), ["cycles::ext4"]);
     }
 

@@ -4,7 +4,12 @@
 //! guest; those that are left are told in a new one. Each is judged by its own exit status and by
 //! its own part of the kernel's log.
 
-use std::{fmt, fs, path::Path, sync::Mutex, time::Instant};
+use std::{
+    fmt, fs,
+    path::Path,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
 
 use super::{
     Disk, Ended, Family, Kernel, Machine, Outcome, cache,
@@ -50,11 +55,30 @@ impl fmt::Display for Told {
     }
 }
 
+/// The right to boot guests, for as long as it lives.
+pub fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether it was emulation that took a guest down, and neither the kernel nor we.
+pub fn died_of_emulation(outcome: &Outcome) -> bool {
+    outcome.ended == Ended::Died && outcome.kernel_log.contains(EMULATIONS_DEATH)
+}
+
+/// What the kernel may say during a story.
+pub fn allowances(story: &Story, allowed: &[AllowedIn]) -> Vec<Allowance> {
+    let name = story.to_string();
+    let of_it = allowed
+        .iter()
+        .filter(|(prefix, _)| name.starts_with(prefix));
+    of_it.map(|(_, allowance)| *allowance).collect()
+}
+
 /// Tells stories on a kernel; panics at the end with the logs of those that failed.
 ///
 /// The logs of all stay in `target/vm/logs/FAMILY`.
 pub fn tell(family: Family, stories: &[Story], allowed: &[AllowedIn]) {
-    let _alone = ONE_AT_A_TIME.lock();
+    let _alone = alone();
     let kernel = Kernel::find(family);
     println!("{kernel}: {} stories", stories.len());
     let logs = cache::folder(&format!("logs/{family}"));
@@ -105,7 +129,7 @@ fn tell_in_one(kernel: &Kernel, stories: &[Story], allowed: &[AllowedIn]) -> Opt
     let mut record = Record::default();
     let guest = machine.boot(&story::script(stories));
     let (outcome, _folder) = guest.follow(|line| record.take(line));
-    if outcome.ended == Ended::Died && outcome.kernel_log.contains(EMULATIONS_DEATH) {
+    if died_of_emulation(&outcome) {
         return None;
     }
     let mut parts = parts(&outcome.kernel_log).into_iter();
@@ -157,12 +181,7 @@ impl Telling {
         outcome: &Outcome,
         allowed: &[AllowedIn],
     ) -> Told {
-        let begins = |prefix: &str| story.to_string().starts_with(prefix);
-        let allowed: Vec<_> = allowed
-            .iter()
-            .filter(|(prefix, _)| begins(prefix))
-            .map(|(_, allowance)| *allowance)
-            .collect();
+        let allowed = allowances(story, allowed);
         let mut faults: Vec<_> = warnings::of(kernel_log, &allowed)
             .iter()
             .map(|line| format!("kernel warning: {line}"))

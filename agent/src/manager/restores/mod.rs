@@ -144,7 +144,7 @@ impl Restores {
         match begin.destination.clone() {
             Destination::Volume(name) => {
                 let live = manager.volume(&name).await?.live;
-                let live = live.map_err(|why| Error::unavailable(&name, why))?;
+                let live = live.map_err(|not| Error::unavailable(&name, not.why))?;
                 self.begin_on(begin, move || open::volume(&name, &live, capacity))
                     .await
             }

@@ -82,7 +82,7 @@ impl ExtentList {
     ) -> Result<(Self, Trust), Error> {
         let volume = manager.volume(&span.volume).await?;
         let live = volume.live;
-        let live = live.map_err(|why| Error::unavailable(&span.volume, why))?;
+        let live = live.map_err(|not| Error::unavailable(&span.volume, not.why))?;
         let trust = manager.trust(&span.volume).await?;
         let what = What::Changed(span);
         Ok((

@@ -81,7 +81,13 @@ async fn a_server_that_dies_is_told_and_found_again() {
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert_eq!(count(&manager, "VOLUME_SERVER_LOST").await, 1);
     let volume = manager.volume("a").await.unwrap();
-    assert!(volume.live.unwrap_err().contains("/nonexistent/tidemarkd"));
+    assert!(
+        volume
+            .live
+            .unwrap_err()
+            .why
+            .contains("/nonexistent/tidemarkd")
+    );
 
     fake.state().begin_lineage("host restarted");
     fake.state().pid = 4343;

@@ -17,9 +17,11 @@ use libublk::{
     io::UblkDev,
     sys,
 };
+use rustix::thread::CapabilitySet;
 
 use super::{
-    Options, Role, features, identity, limits::MAX_REQUEST_BYTES, queue, requests::Answerer,
+    Features, Options, Role, features, identity, limits::MAX_REQUEST_BYTES, mend, queue,
+    requests::Answerer,
 };
 use crate::transport::Backend;
 
@@ -115,8 +117,35 @@ pub(super) fn delete(id: u32) -> Result<(), UblkError> {
     control
         .kill_dev()
         .map_err(UblkError::driver("stopping a device"))?;
+    forget(&control)
+}
+
+/// Deletes a stopped device without waiting for its number to be free, which is what the driver
+/// means by waiting for its end: when another server takes the number for a new device before we
+/// look, we would wait for as long as that one lives.
+fn forget(control: &UblkCtrl) -> Result<(), UblkError> {
+    let deleted = match control.del_dev_async().map_err(to_io) {
+        // Drivers before 6.9 only know how to wait.
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            control.del_dev().map_err(to_io)
+        }
+        answer => answer,
+    };
+    let what = "deleting a device";
+    deleted
+        .map(drop)
+        .map_err(|source| UblkError::Driver { what, source })
+}
+
+/// Ends a device that no server serves, whoever uses it: his reads fail from now on.
+pub(super) fn abandon(id: u32) -> Result<(), UblkError> {
+    let control = handle(id)?;
     control
-        .del_dev()
+        .kill_dev()
+        .map_err(UblkError::driver("stopping a device"))?;
+    // Gone when its last user is.
+    control
+        .del_dev_async()
         .map_err(UblkError::driver("deleting a device"))?;
     Ok(())
 }
@@ -143,7 +172,7 @@ impl Served {
         let capacity = backend.capacity();
         let (control, taken_up) = match left {
             Some((id, info)) if u32::from(info.state) != sys::UBLK_S_DEV_DEAD => {
-                (take_up(id, &info, capacity)?, true)
+                (take_up(id, &info, capacity, features)?, true)
             }
             left => {
                 if let Some((id, _)) = left {
@@ -157,8 +186,15 @@ impl Served {
         // A device ends when it is deleted, and not with this handle.
         control.disown();
         let started = Self::start_queues(&control, backend, role, options, taken_up);
+        let info = control.dev_info();
         if started.is_err() && !taken_up {
-            let _ = delete(control.dev_info().dev_id);
+            let _ = delete(info.dev_id);
+        }
+        if !features.forgets_the_dead()
+            && !taken_up
+            && let Err(error) = mend::spare_a_slot(info.dev_id, info.queue_depth)
+        {
+            tracing::warn!(%error, "after a death of this server the host may wait for 30 s");
         }
         started
     }
@@ -230,10 +266,7 @@ impl Served {
         for queue in self.queues {
             let _ = queue.join();
         }
-        control
-            .del_dev()
-            .map_err(UblkError::driver("deleting a device"))?;
-        Ok(())
+        forget(&control)
     }
 }
 
@@ -261,6 +294,7 @@ fn take_up(
     id: u32,
     info: &sys::ublksrv_ctrl_dev_info,
     capacity: u64,
+    features: Features,
 ) -> Result<UblkCtrl, UblkError> {
     let mut params = sys::ublk_params::default();
     params.len = u32::try_from(size_of_val(&params)).unwrap_or(0);
@@ -292,10 +326,19 @@ fn take_up(
         .dev_flags(ours)
         .build()
         .map_err(UblkError::driver("opening a device to take it up"))?;
-    control
-        .start_user_recover()
-        .map_err(UblkError::driver("taking up a device"))?;
-    Ok(control)
+    let failed = |source| UblkError::Driver {
+        what: "taking up a device",
+        source,
+    };
+    if !features.forgets_the_dead() {
+        mend::make_ready(id, info.nr_hw_queues, info.queue_depth).map_err(failed)?;
+    }
+    let started = control.start_user_recover();
+    match started.map_err(UblkError::driver("taking up a device"))? {
+        0.. => Ok(control),
+        // After half a minute of trying.
+        error => Err(failed(io::Error::from_raw_os_error(-error))),
+    }
 }
 
 /// A thread for a queue, on the processors that submit to it. Counts itself out of `serving`
@@ -313,6 +356,9 @@ fn spawn_queue<B: Backend>(
         .name(format!("ublk-{}-{number}", device.dev_info.dev_id))
         .spawn(move || {
             let _ = tell.send(UblkCtrl::init_queue_thread());
+            if let Err(error) = give_up_administration() {
+                tracing::warn!(%error, "the kernel looks for partitions while this device starts");
+            }
             if let Err(error) = queue::serve(&device, number, answerer) {
                 tracing::error!(number, %error, "a ublk queue ended");
             }
@@ -322,4 +368,14 @@ fn spawn_queue<B: Backend>(
         control.set_thread_affinity(number, thread);
     }
     Ok(thread)
+}
+
+/// A driver whose queue is served without this capability does not let the kernel look for
+/// partitions. That look is a read by the very call that starts the device: were this process
+/// killed then, the call could never end, and with it no device of this process could be taken up.
+fn give_up_administration() -> io::Result<()> {
+    let mut sets = rustix::thread::capabilities(None)?;
+    sets.effective.remove(CapabilitySet::SYS_ADMIN);
+    rustix::thread::set_capabilities(None, sets)?;
+    Ok(())
 }

@@ -41,6 +41,12 @@ impl Features {
         self.has(sys::UBLK_F_UPDATE_SIZE)
     }
 
+    /// Whether a device is as new once its dead server's file of it is closed. The driver learnt
+    /// that in the version that brought this feature.
+    pub(super) fn forgets_the_dead(self) -> bool {
+        self.has(sys::UBLK_F_SUPPORT_ZERO_COPY)
+    }
+
     fn has(self, bits: u32) -> bool {
         self.bits & u64::from(bits) == u64::from(bits)
     }

@@ -17,6 +17,7 @@ mod device;
 mod features;
 mod identity;
 mod limits;
+mod mend;
 mod queue;
 mod reactor;
 mod requests;
@@ -36,7 +37,7 @@ use device::Served;
 pub use device::UblkError;
 pub use features::{Features, probe};
 pub use limits::Limits;
-pub use views::Views;
+pub use views::{Views, abandon_views};
 
 /// What a device stands for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -136,6 +136,21 @@ impl<B: Backend> Views<B> {
     }
 }
 
+/// Ends the views that the servers of a volume left, and takes their names away.
+pub fn abandon_views(volume: Id, folder: &Path) {
+    let names = fs::read_dir(folder).into_iter().flatten().flatten();
+    for link in names {
+        let id = link.file_name().to_str().and_then(Id::parse);
+        let device = id.and_then(|id| device::find(identity::of(volume, Role::View(id))));
+        if let Some(Err(error)) = device.map(device::abandon) {
+            tracing::warn!(%error, "a view's device is left over");
+        }
+        if let Err(error) = fs::remove_file(link.path()) {
+            tracing::warn!(link = %link.path().display(), %error, "a view's name is left over");
+        }
+    }
+}
+
 fn is_used(path: &Path) -> bool {
     let number = DeviceNumber::of_block_device(path).ok().flatten();
     number.is_some_and(|number| loopdev::user_of(number).is_some())
