@@ -1,9 +1,11 @@
 //! The disk trait: what the engine asks of an origin or an area, and nothing more.
 //!
 //! A simulator implements it in a page; [`file::FileDisk`] is the real one for files and block
-//! devices, [`ring::RingDisk`] the one for the threads of the ublk transport;
+//! devices, [`ring::RingDisk`] the one for the threads of the ublk transport,
+//! [`cached::CachedDisk`] theirs for what lies in the page cache;
 //! [`memory::MemoryDisk`] serves tests and benchmarks.
 
+pub mod cached;
 pub mod file;
 pub mod memory;
 pub mod ring;

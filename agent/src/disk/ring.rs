@@ -35,6 +35,11 @@ pub(crate) fn adopt_ring() {
     HAS_RING.set(true);
 }
 
+/// Whether the calling thread has one.
+pub(super) fn has_ring() -> bool {
+    HAS_RING.get()
+}
+
 /// An image file or block device, through the calling thread's ring where it has one.
 #[derive(Debug)]
 pub struct RingDisk {
@@ -132,7 +137,7 @@ impl Disk for RingDisk {
     }
 
     async fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), Errno> {
-        if !HAS_RING.get() {
+        if !has_ring() {
             return self.file.read(offset, into).await;
         }
         let len = length(into)?;
@@ -148,7 +153,7 @@ impl Disk for RingDisk {
     }
 
     async fn write(&self, offset: u64, from: &[u8], fua: bool) -> Result<(), Errno> {
-        if !HAS_RING.get() {
+        if !has_ring() {
             return self.file.write(offset, from, fua).await;
         }
         let len = length(from)?;
@@ -165,7 +170,7 @@ impl Disk for RingDisk {
     }
 
     async fn read_registered(&self, offset: u64, into: Registered) -> Result<(), Errno> {
-        if !HAS_RING.get() {
+        if !has_ring() {
             return Err(Errno(libc::EOPNOTSUPP));
         }
         self.file.check(offset, into.len.into())?;
@@ -183,7 +188,7 @@ impl Disk for RingDisk {
         from: Registered,
         fua: bool,
     ) -> Result<(), Errno> {
-        if !HAS_RING.get() {
+        if !has_ring() {
             return Err(Errno(libc::EOPNOTSUPP));
         }
         self.file.check_change(offset, from.len.into())?;
@@ -197,14 +202,14 @@ impl Disk for RingDisk {
     }
 
     async fn flush(&self) -> Result<(), Errno> {
-        if !HAS_RING.get() {
+        if !has_ring() {
             return self.file.flush().await;
         }
         self.sync().await
     }
 
     async fn discard(&self, range: ByteRange) -> Result<(), Errno> {
-        if !HAS_RING.get() || self.no_ring_discard.load(Ordering::Relaxed) {
+        if !has_ring() || self.no_ring_discard.load(Ordering::Relaxed) {
             return self.file.discard(range).await;
         }
         self.file.check_change(range.offset, range.len)?;
@@ -234,7 +239,7 @@ impl Disk for RingDisk {
         fua: bool,
         may_unmap: bool,
     ) -> Result<(), Errno> {
-        if !HAS_RING.get() || self.file.whole_granules(range) != range {
+        if !has_ring() || self.file.whole_granules(range) != range {
             return self.file.write_zeroes(range, fua, may_unmap).await;
         }
         self.file.check_change(range.offset, range.len)?;

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use tidemark_store::units::Id;
 
 use crate::{
-    disk::{Disk, Run, file::FileDisk, ring::RingDisk},
+    disk::{Disk, Run, cached::CachedDisk, ring::RingDisk},
     request::{Errno, Request},
     transport::{Backend, View},
     volume::{Clock, Fate, SystemClock, ViewError, Volume},
 };
 
 /// This server's own.
-pub(super) type EngineBackend = VolumeBackend<RingDisk, FileDisk, SystemClock>;
+pub(super) type EngineBackend = VolumeBackend<RingDisk, CachedDisk, SystemClock>;
 
 /// A volume behind a transport.
 pub(super) struct VolumeBackend<O, A, C> {

@@ -18,13 +18,13 @@ use super::{
     presented::Presented,
 };
 use crate::{
-    disk::{file::FileDisk, ring::RingDisk},
+    disk::{cached::CachedDisk, ring::RingDisk},
     paths::VolumePaths,
     volume::{SystemClock, Volume},
 };
 
 /// The engine over real files.
-pub(super) type Engine = Volume<RingDisk, FileDisk, SystemClock>;
+pub(super) type Engine = Volume<RingDisk, CachedDisk, SystemClock>;
 
 /// What a call answers when it cannot.
 pub(super) fn failure(kind: FailureKind, message: impl Into<String>) -> Failure {

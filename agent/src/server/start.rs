@@ -32,7 +32,7 @@ use super::{
     start_error::StartError,
 };
 use crate::{
-    disk::{Disk, file::FileDisk, ring::RingDisk},
+    disk::{Disk, cached::CachedDisk, file::FileDisk, ring::RingDisk},
     host::{claim::Claimed, device::Anchor, memory_dir, stack},
     paths::{Paths, VolumePaths},
     transport::ublk::Limits,
@@ -270,11 +270,11 @@ fn open_engine(
     state_dir: &Path,
 ) -> Result<(Engine, bool), StartError> {
     let area_disk = area.file().and_then(FileDisk::from_file);
-    let area = area_disk.map_err(StartError::io("opening", area.path()))?;
+    let area_disk = area_disk.map_err(StartError::io("opening", area.path()))?;
     let discard_zeroes = origin.discard_zeroes();
     let volume = block_on(Engine::open(Options {
         origin,
-        area,
+        area: CachedDisk::new(area_disk),
         geometry,
         state_dir: state_dir.to_owned(),
         volume_id: args.volume_id,

@@ -49,6 +49,15 @@ impl State {
                 .iter()
                 .any(|earlier| earlier.blocks.overlaps(blocks))
     }
+
+    fn try_enter(&mut self, at: usize) -> bool {
+        let may = self.may_enter(at);
+        if may {
+            self.entries[at].in_flight = true;
+            self.in_flight += 1;
+        }
+        may
+    }
 }
 
 /// See the module's comment.
@@ -86,7 +95,7 @@ impl Gate {
 
     /// Waits until a change of `blocks` may begin.
     pub(super) async fn enter(&self, blocks: BlockRange) -> Pass<'_> {
-        let ticket = {
+        let (ticket, entered) = {
             let mut state = self.lock();
             let ticket = state.next_ticket;
             state.next_ticket += 1;
@@ -95,10 +104,14 @@ impl Gate {
                 blocks,
                 in_flight: false,
             });
-            ticket
+            let last = state.entries.len() - 1;
+            (ticket, state.try_enter(last))
         };
         // Leaves the queue also when this future is dropped while it waits.
         let pass = Pass { gate: self, ticket };
+        if entered {
+            return pass;
+        }
         while !self.try_enter(ticket) {
             listener!(self.changed => changed);
             if self.try_enter(ticket) {
@@ -118,12 +131,7 @@ impl Gate {
         else {
             return false;
         };
-        let may = state.may_enter(at);
-        if may {
-            state.entries[at].in_flight = true;
-            state.in_flight += 1;
-        }
-        may
+        state.try_enter(at)
     }
 
     /// Lets nothing enter any more and waits at most `max` for what is in flight.
