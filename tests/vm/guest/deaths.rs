@@ -101,13 +101,13 @@ fn twenty_at_random_moments_on_ext4() {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn twenty_at_random_moments_on_xfs() {
+fn twenty_at_random_moments_on_xfs_at_length() {
     die(FsKind::Xfs, 320, 20, LONGEST_MS);
 }
 
 #[test]
 #[ignore = "runs in a guest"]
-fn twenty_five_in_haste() {
+fn twenty_five_in_haste_at_length() {
     die(FsKind::Ext4, 64, 25, HASTE_MS);
 }
 
