@@ -98,14 +98,16 @@ bench: root deps
 # The ublk server that ours is measured against: run as a program, never linked.
 RUBLK := rublk --version 0.2.15 --locked --no-default-features
 
-# Status 126 says that the kernel complained: tests/vm/main.rs tells of what, stories judge it.
+# Optimised as rublk is. Status 126 says that the kernel complained: tests/vm/main.rs tells of what,
+# and stories judge it.
 bench-vm: root build
+	$(CARGO) build --quiet --release --workspace --bins
 	if [ ! -x target/rublk/bin/rublk ]; then
 		$(CARGO) install --quiet $(RUBLK) --root target/rublk --target-dir target/rublk/build
 	fi
 	for kernel in 6.12 7.2; do
 		for disk in over_memory over_a_disk_of_100_us; do
-			TIDEMARK_VM_ACCEL=count target/debug/vm --kernel $$kernel --memory 4096 --budget 7200 --with target/rublk/bin/rublk -- \
+			TIDEMARK_VM_ACCEL=count TIDEMARK_PROGRAMS=$$PWD/target/release target/debug/vm --kernel $$kernel --memory 4096 --budget 7200 --with target/rublk/bin/rublk -- \
 				vm_guest --ignored --nocapture --exact bench::$$disk || [ $$? = 126 ]
 		done
 	done
