@@ -16,3 +16,6 @@ pub mod mounts;
 pub mod openers;
 pub mod probe;
 pub mod stack;
+
+/// Exit status by which a process of ours wants another in its place; EX_TEMPFAIL of sysexits.h.
+pub const RESTART: i32 = 75;

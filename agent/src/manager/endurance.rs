@@ -6,7 +6,7 @@
 
 use std::{process::ExitStatus, time::Duration};
 
-use crate::server::outcome::RESTART;
+use crate::host::RESTART;
 
 /// Ends of its own accord, one soon after the other.
 const FAILURES: u32 = 5;

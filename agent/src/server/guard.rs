@@ -13,9 +13,9 @@ use std::{
 
 use futures_lite::future::block_on;
 
-use super::{backend::EngineBackend, outcome::RESTART, served::Engine};
+use super::{backend::EngineBackend, served::Engine};
 use crate::{
-    host::{device::DeviceNumber, dm::Watch},
+    host::{RESTART, device::DeviceNumber, dm::Watch},
     insertion::{Bypass, Insertion, InsertionError, Sight, Swap},
     transport::ublk::Views,
 };

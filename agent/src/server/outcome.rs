@@ -4,9 +4,6 @@
 
 use std::io::{self, Write};
 
-/// Exit status of a server that wants another in its place; EX_TEMPFAIL of sysexits.h.
-pub const RESTART: i32 = 75;
-
 /// The parent reads at most 4 KiB, and a character takes at most four bytes.
 const MAX_MESSAGE_CHARS: usize = 1000;
 

@@ -12,11 +12,10 @@ use futures_lite::future::block_on;
 
 use super::{
     calls::failure::cut_failure,
-    outcome::RESTART,
     served::{Ending, StopRequest, failure},
     start::Running,
 };
-use crate::volume::Fate;
+use crate::{host::RESTART, volume::Fate};
 
 /// How often to look whether the transport still serves.
 const WATCH: Duration = Duration::from_secs(1);

@@ -92,7 +92,7 @@ fn free_memory() -> u64 {
 
 #[test]
 #[ignore = "runs in a guest"]
-fn a_system_on_its_own_interposed_volume_bears_short_memory() {
+fn a_system_on_its_own_interposed_volume_bears_short_memory_at_length() {
     let world = World::new();
     let group = Group::new("vg", &[guest_disk(0), guest_disk(1)]);
     let origin = group.linear("root", 640);
