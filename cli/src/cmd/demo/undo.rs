@@ -219,6 +219,11 @@ mod tests {
             .unwrap();
         let mut undo = Undo::new();
         undo.root(dir.path().to_owned());
+        // The kernel lets the parent go on a moment before the child's arguments can be read.
+        assert!(
+            undo.until(|| !host::agents_with(&undo.roots).is_empty())
+                .await
+        );
         let wait = tokio::spawn(async move { child.wait().await });
         assert!(undo.unwind().await.is_empty());
         assert!(!wait.await.unwrap().unwrap().success());
