@@ -169,6 +169,10 @@ impl Manager {
             VolumeEventKind::CheckpointForgotten => {
                 (EventKind::CheckpointForgotten, Severity::Info)
             }
+            VolumeEventKind::DurabilitySuspended => {
+                (EventKind::DurabilitySuspended, Severity::Error)
+            }
+            VolumeEventKind::TrackingRecovered => (EventKind::TrackingRecovered, Severity::Info),
             VolumeEventKind::SnapshotOverflowed
             | VolumeEventKind::SnapshotLost
             | VolumeEventKind::TrackingReset => {

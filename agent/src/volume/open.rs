@@ -7,15 +7,22 @@ use std::{
 
 use event_listener::Event;
 use tidemark_store::{
-    area::{self, SUPERBLOCK_BYTES, Superblock, SuperblockError},
+    area::{Layout, SUPERBLOCK_BYTES, Superblock, SuperblockError},
     cow::{Index, Layers},
+    journal::Recovered,
     state::{Fate, Identity, Lineage, State},
     units::{Epoch, Geometry, Id},
 };
 
 use super::{
-    Clock, EventKind, FullPolicy, OpenError, Volume, counters::LiveCounters, events::EventLog,
-    gate::Gate, preserve::Buffers, random_id, tracker::MapTracker,
+    Clock, EventKind, FullPolicy, OpenError, Volume,
+    counters::LiveCounters,
+    events::EventLog,
+    gate::Gate,
+    journal::{self, Found, Journal},
+    preserve::Buffers,
+    random_id, random_u64,
+    tracker::MapTracker,
 };
 use crate::disk::Disk;
 
@@ -40,6 +47,9 @@ pub struct Options<O, A, C> {
     pub clock: C,
     /// Whether what a dead process left can be gone on with.
     pub continuity: Continuity,
+    /// Tracking is to outlive the host: the area is on a medium that does, and
+    /// [`Volume::keep_journal`] runs.
+    pub durable: bool,
 }
 
 /// Whether somebody else may have written to the origin since the last process died.
@@ -64,12 +74,19 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             geometry: options.geometry,
             slots: superblock.slots,
         };
-        let (state, past) = open_state(&options, identity)?;
+        let buffers = Buffers::default();
+        let recovery = recover(&options, &superblock, identity, &buffers).await?;
+        let (state, past) = open_state(&options, identity, recovery.failure)?;
         let state = Arc::new(state);
         let layers = Layers::open(Arc::clone(&state));
         let index = Index::open(Arc::clone(&state), superblock.slots)
             .map_err(|source| state_error(&options.state_dir, source))?;
         let (tracker, reset) = open_tracker(&options, &state, &past)?;
+        if options.durable && (reset.is_some() || matches!(past, Past::None)) {
+            // What it tells is of a lineage that ended, also if the host stops right now.
+            let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
+            wiped.map_err(OpenError::Stale)?;
+        }
         let volume = Self {
             geometry: options.geometry,
             discard_zeroes: options.origin.discard_zeroes(),
@@ -83,11 +100,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             index,
             tracker,
             gate: Gate::new(),
+            journal: Journal::new(options.geometry, options.durable, recovery.generation),
             hold: Mutex::default(),
             tokens: Mutex::default(),
             counters: LiveCounters::default(),
             events: EventLog::default(),
-            buffers: Buffers::default(),
+            buffers,
             diff_cache: Mutex::default(),
             space_freed: Event::new(),
             filling: AtomicBool::new(false),
@@ -102,6 +120,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 Id::NIL,
                 format!("tracking started anew: {cause}"),
             );
+        }
+        if let Some(message) = recovery.message {
+            volume.event(EventKind::TrackingRecovered, Id::NIL, message);
         }
         volume.housekeep();
         Ok(volume)
@@ -145,11 +166,12 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
     options: &Options<O, A, C>,
 ) -> Result<Superblock, OpenError> {
     let have = options.area.capacity();
-    let need = area::min_capacity(options.geometry);
+    let layout = Layout::of(options.geometry);
+    let need = layout.min_capacity();
     if have < need {
         return Err(OpenError::AreaTooSmall { have, need });
     }
-    let slots = area::slots_in(have, options.geometry);
+    let slots = layout.slots_in(have);
     let found = read_superblock(&options.area).await?;
     if let Some(found) = found {
         let ours = found.volume == options.volume_id
@@ -170,7 +192,7 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
         volume: options.volume_id,
         area: random_id(),
         geometry: options.geometry,
-        first_slot_bytes: area::FIRST_SLOT_BYTES,
+        first_slot_bytes: layout.first_slot_bytes(),
         slots,
     };
     write_superblock(&options.area, &fresh).await?;
@@ -216,6 +238,89 @@ async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(
         .map_err(OpenError::Area)
 }
 
+/// What became of looking into the area's journal.
+#[derive(Default)]
+struct Recovery {
+    /// Of the newest image.
+    generation: u64,
+    /// Why nothing could be taken up from it, when it was looked at.
+    failure: Option<String>,
+    /// What to tell when something was.
+    message: Option<String>,
+}
+
+/// Where the state is gone and the journal tells what it was: writes it anew.
+async fn recover<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    superblock: &Superblock,
+    identity: Identity,
+    buffers: &Buffers,
+) -> Result<Recovery, OpenError> {
+    if !options.durable {
+        return Ok(Recovery::default());
+    }
+    let (found, generation) = journal::find(&options.area, superblock).await;
+    let mut recovery = Recovery {
+        generation,
+        ..Recovery::default()
+    };
+    if options.state_dir.join("state").exists() {
+        return Ok(recovery);
+    }
+    let known = match (&options.continuity, found) {
+        (Continuity::Broken(why), _) => Err(why.clone()),
+        (_, Found::Nothing(why)) => Err(why),
+        (Continuity::ModifiedAt(at), Found::Known(known))
+            if *at > known.written_us.saturating_add(ALIVE_SLACK_US) =>
+        {
+            Err("the origin was modified after its tracking stopped".to_owned())
+        }
+        (_, Found::Known(known)) => {
+            let same = looks_the_same(options, &known, buffers).await;
+            same.map(|()| known)
+        }
+    };
+    match known {
+        Ok(known) => {
+            let restored = journal::restore(&options.state_dir, identity, &known, random_u64());
+            restored.map_err(|source| state_error(&options.state_dir, source))?;
+            recovery.message = Some(recovered(&known));
+        }
+        Err(why) => recovery.failure = Some(why),
+    }
+    Ok(recovery)
+}
+
+async fn looks_the_same<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    known: &Recovered,
+    buffers: &Buffers,
+) -> Result<(), String> {
+    // While its first region was being changed nobody knows what it should look like.
+    if known.origin.is_empty() {
+        return Ok(());
+    }
+    let seen = journal::look(&options.origin, buffers).await;
+    let seen =
+        seen.map_err(|errno| format!("the volume's first blocks cannot be read: {errno}"))?;
+    if seen != known.origin {
+        return Err(
+            "the first blocks of the volume are not what they were when tracking stopped: it was \
+             changed meanwhile, or is another one"
+                .to_owned(),
+        );
+    }
+    Ok(())
+}
+
+fn recovered(known: &Recovered) -> String {
+    let regions = known.active.len();
+    format!(
+        "tracking goes on where the host stopped; {regions} MiB that were being changed then count \
+         as changed whole, and snapshots are gone"
+    )
+}
+
 /// What a predecessor left.
 enum Past {
     /// Nothing.
@@ -230,14 +335,16 @@ enum Past {
 fn open_state<O, A, C: Clock>(
     options: &Options<O, A, C>,
     identity: Identity,
+    not_recovered: Option<String>,
 ) -> Result<(State, Past), OpenError> {
     let path = options.state_dir.join("state");
     let found = State::open(&path, identity).map_err(|source| state_error(&path, source))?;
     let Some(state) = found else {
-        let cause = match &options.continuity {
-            Continuity::Broken(cause) => cause,
-            Continuity::ModifiedAt(_) => "attached",
-            Continuity::Unbroken => "what an earlier server had tracked is gone",
+        let cause = match (&options.continuity, &not_recovered) {
+            (Continuity::Broken(cause), _) => cause,
+            (Continuity::Unbroken, Some(why)) => why,
+            (Continuity::ModifiedAt(_), _) => "attached",
+            (Continuity::Unbroken, None) => "what an earlier server had tracked is gone",
         };
         let lineage = new_lineage(cause, &options.clock);
         let state = State::create(&path, identity, &lineage, Epoch::FIRST);

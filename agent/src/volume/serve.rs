@@ -1,12 +1,15 @@
 //! The path of one request: the whole of it on one screen.
 //!
-//! - **I1 mark first**: no change reaches the origin before it is marked.
+//! - **I1 mark first**: no change reaches the origin before it is marked, and its region's intent
+//!   is durable where tracking is.
 //! - **I2 preserve first**: no block that a snapshot needs is overwritten before its old data is
 //!   published.
 //! - **I4 clean cut**: a change is between `enter` and the drop of its pass, and a cut waits for
 //!   all of these.
 //! - **I5 no cache of ours**: the origin has answered before the host is.
 //! - **I7 the volume first**: nothing that happens to a snapshot fails a request.
+
+use tidemark_store::units::BlockRange;
 
 use super::{Clock, Volume, plan};
 use crate::{
@@ -29,11 +32,17 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         let _pass = self.gate.enter(change.touched).await;
         self.tracker.mark(&change);
+        self.make_durable(change.touched).await;
         self.preserve(change.touched).await;
         forward(&self.origin, &mut request).await?;
         self.tracker.settle(&change);
         self.counters.count(&request);
         Ok(())
+    }
+
+    async fn make_durable(&self, blocks: BlockRange) {
+        let map = || self.tracker.current();
+        self.journal.admit(blocks, map, &self.clock).await;
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Errno> {

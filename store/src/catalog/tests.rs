@@ -33,6 +33,7 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
             max_write_delay_ms: 250,
         },
         transport: super::Transport::Ublk,
+        durability: super::Durability::Volatile,
         attached_us: 1,
     }
 }

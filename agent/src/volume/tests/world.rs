@@ -179,6 +179,8 @@ pub(super) struct World {
     pub(super) geometry: Geometry,
     pub(super) clock: SimClock,
     pub(super) policy: FullPolicy,
+    pub(super) durable: bool,
+    pub(super) continuity: Continuity,
     dir: tempfile::TempDir,
 }
 
@@ -190,6 +192,8 @@ impl World {
             geometry: Geometry::new(capacity as u64, 4096).unwrap(),
             clock: SimClock::default(),
             policy: FullPolicy::Drop,
+            durable: false,
+            continuity: Continuity::ModifiedAt(0),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -203,7 +207,15 @@ impl World {
             volume_id: Id([5; 16]),
             policy: self.policy,
             clock: self.clock.clone(),
-            continuity: Continuity::ModifiedAt(0),
+            continuity: self.continuity.clone(),
+            durable: self.durable,
+        }
+    }
+
+    /// As a power cut does.
+    pub(super) fn forget_state(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
     }
 
