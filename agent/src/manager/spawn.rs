@@ -38,6 +38,10 @@ pub(super) async fn start(
     if again {
         arguments.push("--again".into());
     }
+    if let Some(why) = entry.distrust() {
+        arguments.push("--distrust".into());
+        arguments.push(why.into());
+    }
     run(program, arguments, entry).await
 }
 
@@ -241,6 +245,7 @@ mod tests {
             policy,
             transport: Transport::Ublk,
             durability: Durability::Durable,
+            distrust: None,
             attached_us: 0,
         }
     }

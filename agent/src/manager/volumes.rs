@@ -228,6 +228,7 @@ impl Manager {
             policy: args.policy,
             transport: args.transport,
             durability: args.durability,
+            distrust: None,
             attached_us: self.config.clock.now_us(),
         };
         let paths = self.config.paths.volume(&record.name);

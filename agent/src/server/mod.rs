@@ -89,6 +89,9 @@ pub struct VolumeArgs {
     /// The volume was attached before: a start without its state is a loss of tracking
     #[arg(long)]
     pub again: bool,
+    /// What the area tells of earlier tracking must not be believed, for this reason
+    #[arg(long, value_name = "CAUSE")]
+    pub distrust: Option<String>,
     /// Serve no more: give the volume its own table back, for this reason
     #[arg(long, value_name = "CAUSE")]
     pub fall_back: Option<String>,

@@ -282,6 +282,7 @@ fn open_engine(
         clock: SystemClock,
         continuity,
         durable: is_durable(args, area)?,
+        distrust: args.distrust.clone(),
     }))?;
     Ok((volume, discard_zeroes))
 }

@@ -19,7 +19,7 @@ use super::{
     counters::LiveCounters,
     events::EventLog,
     gate::Gate,
-    journal::{self, Found, Journal},
+    journal::{self, Journal},
     preserve::Buffers,
     random_id, random_u64,
     tracker::MapTracker,
@@ -50,6 +50,8 @@ pub struct Options<O, A, C> {
     /// Tracking is to outlive the host: the area is on a medium that does, and
     /// [`Volume::keep_journal`] runs.
     pub durable: bool,
+    /// Why what the area's journal tells must not be believed.
+    pub distrust: Option<String>,
 }
 
 /// Whether somebody else may have written to the origin since the last process died.
@@ -82,7 +84,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let index = Index::open(Arc::clone(&state), superblock.slots)
             .map_err(|source| state_error(&options.state_dir, source))?;
         let (tracker, reset) = open_tracker(&options, &state, &past)?;
-        if options.durable && (reset.is_some() || matches!(past, Past::None)) {
+        let stale = reset.is_some() || matches!(past, Past::None) || !options.durable;
+        if stale && recovery.generation > 0 {
             // What it tells is of a lineage that ended, also if the host stops right now.
             let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
             wiped.map_err(OpenError::Stale)?;
@@ -256,29 +259,20 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
     identity: Identity,
     buffers: &Buffers,
 ) -> Result<Recovery, OpenError> {
-    if !options.durable {
-        return Ok(Recovery::default());
-    }
-    let (found, generation) = journal::find(&options.area, superblock).await;
+    let newest = journal::newest(&options.area, superblock).await;
     let mut recovery = Recovery {
-        generation,
+        generation: match &newest {
+            Ok(found) => found.map_or(0, |(header, _)| header.generation),
+            Err(_) => 0,
+        },
         ..Recovery::default()
     };
-    if options.state_dir.join("state").exists() {
+    if options.state_dir.join("state").exists() || !options.durable {
         return Ok(recovery);
     }
-    let known = match (&options.continuity, found) {
-        (Continuity::Broken(why), _) => Err(why.clone()),
-        (_, Found::Nothing(why)) => Err(why),
-        (Continuity::ModifiedAt(at), Found::Known(known))
-            if *at > known.written_us.saturating_add(ALIVE_SLACK_US) =>
-        {
-            Err("the origin was modified after its tracking stopped".to_owned())
-        }
-        (_, Found::Known(known)) => {
-            let same = looks_the_same(options, &known, buffers).await;
-            same.map(|()| known)
-        }
+    let known = match newest {
+        Ok(newest) => known(options, superblock, newest, buffers).await,
+        Err(why) => Err(why),
     };
     match known {
         Ok(known) => {
@@ -291,26 +285,26 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
     Ok(recovery)
 }
 
-async fn looks_the_same<O: Disk, A: Disk, C: Clock>(
+/// What the journal tells, if it is to be believed.
+async fn known<O: Disk, A: Disk, C: Clock>(
     options: &Options<O, A, C>,
-    known: &Recovered,
+    superblock: &Superblock,
+    newest: Option<journal::Newest>,
     buffers: &Buffers,
-) -> Result<(), String> {
-    // While its first region was being changed nobody knows what it should look like.
-    if known.origin.is_empty() {
-        return Ok(());
+) -> Result<Recovered, String> {
+    if let Some(why) = &options.distrust {
+        return Err(why.clone());
     }
-    let seen = journal::look(&options.origin, buffers).await;
-    let seen =
-        seen.map_err(|errno| format!("the volume's first blocks cannot be read: {errno}"))?;
-    if seen != known.origin {
-        return Err(
-            "the first blocks of the volume are not what they were when tracking stopped: it was \
-             changed meanwhile, or is another one"
-                .to_owned(),
-        );
+    if let Continuity::Broken(why) = &options.continuity {
+        return Err(why.clone());
     }
-    Ok(())
+    let known = journal::recover(&options.area, superblock, newest).await?;
+    let stopped_us = known.written_us.saturating_add(ALIVE_SLACK_US);
+    if matches!(options.continuity, Continuity::ModifiedAt(at) if at > stopped_us) {
+        return Err("the origin was modified after its tracking stopped".to_owned());
+    }
+    journal::compare(&known.origin, &options.origin, buffers).await?;
+    Ok(known)
 }
 
 fn recovered(known: &Recovered) -> String {

@@ -11,7 +11,7 @@
 
 use tidemark_store::units::BlockRange;
 
-use super::{Clock, Volume, plan};
+use super::{Clock, Volume, journal::Watched, plan};
 use crate::{
     disk::{Disk, forward},
     request::{Errno, Request},
@@ -32,7 +32,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         let _pass = self.gate.enter(change.touched).await;
         self.tracker.mark(&change);
-        self.make_durable(change.touched).await;
+        let _watched = self.make_durable(&request, change.touched).await;
         self.preserve(change.touched).await;
         forward(&self.origin, &mut request).await?;
         self.tracker.settle(&change);
@@ -40,9 +40,13 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         Ok(())
     }
 
-    async fn make_durable(&self, blocks: BlockRange) {
+    /// What the journal must tell before the change is issued.
+    async fn make_durable(&self, request: &Request<'_>, blocks: BlockRange) -> Option<Watched<'_>> {
+        let bytes = plan::range_of(request)?;
+        let watched = self.journal.watch(bytes, &self.clock).await;
         let map = || self.tracker.current();
         self.journal.admit(blocks, map, &self.clock).await;
+        watched
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Errno> {

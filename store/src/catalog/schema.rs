@@ -113,6 +113,8 @@ ALTER TABLE volumes ADD COLUMN transport TEXT NOT NULL DEFAULT 'auto'
     "
 ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
     CHECK (durability IN ('auto', 'volatile', 'durable'));
+-- Why what the area tells of earlier tracking must not be believed; NULL when it may.
+ALTER TABLE volumes ADD COLUMN distrust TEXT;
 ",
 ];
 

@@ -57,6 +57,15 @@ impl Catalog {
         })
     }
 
+    /// Notes why what a volume's area tells of earlier tracking must not be believed, or that it may
+    /// be again.
+    pub fn set_distrust(&mut self, name: &str, why: Option<&str>) -> Result<(), CatalogError> {
+        self.change("noting what a volume's area is worth", |transaction| {
+            let update = "UPDATE volumes SET distrust = ?2 WHERE name = ?1";
+            transaction.execute(update, (name, why)).map(drop)
+        })
+    }
+
     /// Every volume, by name.
     pub fn volumes(&self) -> Result<Vec<VolumeRecord>, CatalogError> {
         self.read("listing volumes", |connection| {
@@ -114,6 +123,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         },
         transport: Transport::parse(&row.get::<_, String>("transport")?).unwrap_or_default(),
         durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
+        distrust: row.get("distrust")?,
         attached_us: row.get("attached_us")?,
     })
 }

@@ -22,7 +22,7 @@ pub struct Recovered {
     pub running: Span,
     /// Regions that were active: what was in flight may have changed them, or not.
     pub active: Vec<u64>,
-    /// What was seen of the origin since its first region was last active; empty when nothing was.
+    /// What was last remembered of the origin; empty when nothing was.
     pub origin: Vec<u8>,
     /// When the last log block or else the image was written, in microseconds since the UNIX epoch.
     pub written_us: u64,
@@ -146,10 +146,6 @@ impl Replay {
 
     fn activate(&mut self, regions: Regions) -> Result<(), &'static str> {
         self.blocks(regions)?;
-        if regions.first == 0 {
-            // It looks like what it will be when the region is cold again.
-            self.image.origin.clear();
-        }
         for region in regions.first..regions.end {
             self.active.entry(region).or_insert(self.image.running.last);
         }

@@ -164,7 +164,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 spans,
                 current: self.tracker.current(),
                 active: active.collect(),
-                origin: queue.origin.clone(),
+                origin: queue.watch.seen.map(|seen| seen.encode()),
                 batch: queue.batch - 1,
             };
         }

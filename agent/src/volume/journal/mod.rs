@@ -48,8 +48,9 @@ use tidemark_store::{
     units::{BlockRange, Epoch, Geometry},
 };
 
-pub(super) use origin::look;
-pub(super) use recover::{Found, find, restore, wipe};
+use origin::Watch;
+pub(super) use origin::{Watched, compare};
+pub(super) use recover::{Newest, newest, recover, restore, wipe};
 use regions::ActiveRegions;
 
 use super::{Clock, lock};
@@ -99,10 +100,7 @@ struct Queue {
     /// Where the search for regions to be made cold goes on.
     hand: u64,
     looked_us: u64,
-    /// What was seen of the origin since region 0 was last active.
-    origin: Option<Vec<u8>>,
-    /// How often region 0 became active.
-    starts: u64,
+    watch: Watch,
     suspended: Option<String>,
     /// Of that, what nobody was told yet.
     untold: Option<String>,
@@ -143,8 +141,7 @@ impl Journal {
                 telling: 0,
                 hand: 0,
                 looked_us: 0,
-                origin: None,
-                starts: 0,
+                watch: Watch::default(),
                 suspended: None,
                 untold: None,
             }),
@@ -249,6 +246,7 @@ impl Journal {
             return;
         }
         while self.tell_ended() {}
+        self.wants_look(now_us);
         // A clock that was set back only makes the next look come sooner.
         if now_us.abs_diff(self.queue().looked_us) < LOOK_US {
             return;
@@ -297,14 +295,11 @@ impl Journal {
             let asked = (regions.first..regions.end).map(|at| self.ask_one(&mut queue, at, map));
             return asked.max().unwrap_or(0);
         }
-        // Known to change whole: nothing has to be over-reported, nor kept active. The first one is
-        // watched.
-        let mut inner = self.covered(blocks);
-        inner.first = inner.first.max(1);
-        let (epoch, regions_told) = (map().epoch(), inner);
+        // Known to change whole: nothing has to be over-reported, nor kept active.
+        let inner = self.covered(blocks);
         let whole = Record::Whole {
-            epoch,
-            regions: regions_told,
+            epoch: map().epoch(),
+            regions: inner,
         };
         self.push(&mut queue, &whole);
         let mut batch = queue.batch;
@@ -344,10 +339,6 @@ impl Journal {
 
     fn make_active(&self, queue: &mut Queue, regions: Regions, map: &impl Fn() -> Arc<DenseMap>) {
         self.make_room(queue, regions.end - regions.first, map);
-        if regions.first == 0 {
-            queue.origin = None;
-            queue.starts += 1;
-        }
         queue.activating.push((queue.batch, regions));
         self.push(queue, &Record::Activate(regions));
     }
@@ -436,7 +427,7 @@ impl Journal {
             queue.packer.take(&mut Vec::new());
             queue.activating.clear();
             queue.inexact.clear();
-            queue.origin = None;
+            queue.watch.forget();
         }
         self.open.store(true, SeqCst);
         drop(queue);
@@ -454,7 +445,7 @@ impl Journal {
         let mut queue = self.queue();
         queue.suspended = None;
         queue.inexact.clear();
-        queue.origin = None;
+        queue.watch.forget();
         queue.telling = 0;
         self.regions.deactivate_all();
         self.open.store(false, SeqCst);
@@ -509,24 +500,6 @@ impl Journal {
         Regions {
             first,
             end: end.max(first),
-        }
-    }
-
-    /// What is needed to look at the origin while nothing changes its first region; `None` when
-    /// something may, or it was looked at already.
-    fn may_look(&self) -> Option<u64> {
-        let queue = self.queue();
-        let active =
-            self.regions.is_active(0) || queue.activating.iter().any(|(_, r)| r.first == 0);
-        (queue.origin.is_none() && !active && queue.suspended.is_none()).then_some(queue.starts)
-    }
-
-    /// Tells what was seen of the origin, unless its first region was changed since.
-    fn looked(&self, starts: u64, seen: Vec<u8>) {
-        let mut queue = self.queue();
-        if queue.starts == starts && queue.origin.is_none() {
-            queue.origin = Some(seen.clone());
-            self.push(&mut queue, &Record::Origin(seen));
         }
     }
 

@@ -18,40 +18,40 @@ const PIECE_BYTES: usize = 256 << 10;
 /// from an older time never heard of do not meet their numbers again.
 const MAX_JUMP: u64 = 1 << 20;
 
-/// What an area's journal tells.
-#[derive(Debug)]
-pub(in crate::volume) enum Found {
-    /// It tells nothing, for this reason.
-    Nothing(String),
-    /// What tracking knew when the host stopped.
-    Known(Box<Recovered>),
-}
+/// A journal's newest image: its header and its half.
+pub(in crate::volume) type Newest = (Header, ByteRange);
 
-/// Reads the journal; with it the newest image's generation, 0 without one.
-pub(in crate::volume) async fn find(area: &impl Disk, superblock: &Superblock) -> (Found, u64) {
+/// Finds the newest image; an error says why none can be known.
+pub(in crate::volume) async fn newest(
+    area: &impl Disk,
+    superblock: &Superblock,
+) -> Result<Option<Newest>, String> {
     let layout = Layout::of(superblock.geometry);
-    let mut newest: Option<(Header, ByteRange)> = None;
+    let mut newest: Option<Newest> = None;
     for which in 0..2 {
         let half = layout.half(which);
         let mut bytes = vec![0; usize::try_from(Header::BODY).unwrap_or(0)];
-        if let Err(errno) = area.read(half.offset, &mut bytes).await {
-            return (Found::Nothing(unreadable(half.offset, errno)), 0);
-        }
+        let read = area.read(half.offset, &mut bytes).await;
+        read.map_err(|errno| unreadable(half.offset, errno))?;
         let header = Header::decode(&bytes, half.len).filter(|h| h.area == superblock.area);
         newest = [newest, header.map(|header| (header, half))]
             .into_iter()
             .flatten()
             .max_by_key(|(header, _)| header.generation);
     }
+    Ok(newest)
+}
+
+/// What tracking knew when the host stopped, or why that cannot be said.
+pub(in crate::volume) async fn recover(
+    area: &impl Disk,
+    superblock: &Superblock,
+    newest: Option<Newest>,
+) -> Result<Recovered, String> {
     let Some((header, half)) = newest else {
-        let why = "the area's journal holds no whole image";
-        return (Found::Nothing(why.to_owned()), 0);
+        return Err("the area's journal holds no whole image".to_owned());
     };
-    let found = match read(area, superblock, &header, half).await {
-        Ok(known) => Found::Known(Box::new(known)),
-        Err(why) => Found::Nothing(why),
-    };
-    (found, header.generation)
+    read(area, superblock, &header, half).await
 }
 
 async fn read(

@@ -209,6 +209,7 @@ impl World {
             clock: self.clock.clone(),
             continuity: self.continuity.clone(),
             durable: self.durable,
+            distrust: None,
         }
     }
 
