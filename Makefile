@@ -1,5 +1,6 @@
 # make demo    see the whole job done and proven, on a throw-away volume
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
+# make concurrency explore what the data plane's threads can do with each other (test does so too)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
@@ -25,7 +26,7 @@ NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint test test-vm demo bench bench-vm root
+.PHONY: help deps rust build lint concurrency test test-vm demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -79,7 +80,11 @@ root:
 		exit 1
 	fi
 
-test: root build lint
+# loom's words take the place of the standard library's, so nothing is shared with other builds.
+concurrency: deps
+	RUSTFLAGS="--cfg loom" $(CARGO) test --quiet -p tidemark-concurrency --lib --target-dir target/loom
+
+test: root build lint concurrency
 	$(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log && result=0 || result=$$?
 	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log
 	exit $$result

@@ -69,7 +69,7 @@ const HOMES: [(&str, &[&str]); 8] = [
 ];
 
 /// Which of our crates each crate depends on outside its tests.
-const CRATES: [(&str, &[&str]); 5] = [
+const CRATES: [(&str, &[&str]); 6] = [
     ("proto", &[]),
     ("store", &[]),
     ("agent", &["tidemark-proto", "tidemark-store"]),
@@ -78,6 +78,7 @@ const CRATES: [(&str, &[&str]); 5] = [
         "tests",
         &["tidemark-agent", "tidemark-proto", "tidemark-store"],
     ),
+    ("tests/concurrency", &["tidemark-store"]),
 ];
 
 #[test]

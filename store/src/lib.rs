@@ -3,9 +3,11 @@
 //! FORMAT.md is the contract of every stored byte.
 
 pub mod area;
+#[cfg(feature = "catalog")]
 pub mod catalog;
 pub mod changes;
 pub mod cow;
 pub mod media;
 pub mod state;
+pub mod sync;
 pub mod units;

@@ -11,21 +11,19 @@
 use std::{
     io,
     path::Path,
-    sync::atomic::{
-        AtomicU32, AtomicU64,
-        Ordering::{Acquire, Release},
-    },
+    sync::atomic::Ordering::{Acquire, Release},
 };
 
 use crate::{
     media::Mapping,
+    sync::{AtomicU32, AtomicU64},
     units::{Epoch, Geometry, Id},
 };
 
 /// Most snapshots of a volume, live ones and those whose shared data is still needed.
-pub const MAX_SNAPSHOTS: usize = 1024;
+pub const MAX_SNAPSHOTS: usize = if cfg!(loom) { 4 } else { 1024 };
 /// Most checkpoints of a volume; each keeps the changes since the one before, at most 32 MiB a TiB.
-pub const MAX_CHECKPOINTS: usize = 1024;
+pub const MAX_CHECKPOINTS: usize = if cfg!(loom) { 4 } else { 1024 };
 /// Most bytes of the text that says why a lineage began.
 pub const MAX_CAUSE_BYTES: usize = 256;
 
@@ -44,7 +42,10 @@ const CHECKPOINT_WORDS: usize = 2;
 const SLOTS: usize = CHECKPOINTS + MAX_CHECKPOINTS * CHECKPOINT_WORDS;
 
 const _: () = assert!(LINEAGES + 2 * LINEAGE_WORDS <= SNAPSHOTS);
-const _: () = assert!(SLOTS.is_multiple_of(512), "slots start on a page");
+const _: () = assert!(
+    SLOTS.is_multiple_of(512) || cfg!(loom),
+    "slots start on a page"
+);
 
 /// What a state file must agree on to be taken up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

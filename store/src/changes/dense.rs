@@ -9,15 +9,12 @@
 //! volume of 1 TiB in 4 KiB blocks needs 32 MiB for `changed` when all of it is touched; the
 //! other planes cost memory only where discards and zeroes happen.
 
-use std::{
-    io,
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{io, path::Path, sync::atomic::Ordering::Relaxed};
 
 use super::{ChangeSet, Kind};
 use crate::{
     media::{Mapping, PAGE_BYTES},
+    sync::AtomicU64,
     units::{BlockRange, Epoch, Id},
 };
 
