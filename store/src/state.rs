@@ -30,6 +30,9 @@ pub const MAX_CAUSE_BYTES: usize = 256;
 const MAGIC: u64 = u64::from_le_bytes(*b"TIDESTAT");
 const VERSION: u64 = 1;
 
+/// No volume sees as many cuts; damage does.
+const NO_EPOCH: Epoch = Epoch(1 << 62);
+
 const COMMIT: usize = 10;
 const ALIVE: usize = 11;
 const FRESH: usize = 12;
@@ -177,7 +180,7 @@ impl State {
                 .iter()
                 .zip(identity_words(identity))
                 .all(|(word, value)| word.load(Acquire) == value)
-            && state.epoch() >= Epoch::FIRST;
+            && (Epoch::FIRST..NO_EPOCH).contains(&state.epoch());
         Ok(same.then_some(state))
     }
 
@@ -443,6 +446,18 @@ mod tests {
             (Epoch(6), Id([10; 16]))
         );
         assert_eq!(state.lineage().cause, long[..MAX_CAUSE_BYTES]);
+    }
+
+    #[test]
+    fn an_epoch_that_no_volume_reaches_is_not_taken_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        let state = State::create(&path, identity(), &lineage(9, "attached"), Epoch(1)).unwrap();
+        for (epoch, taken) in [(0, false), (7, true), (u64::MAX >> 1, false)] {
+            state.commit_epoch(Epoch(epoch));
+            let opened = State::open(&path, identity()).unwrap();
+            assert_eq!(opened.is_some(), taken, "epoch {epoch}");
+        }
     }
 
     #[test]

@@ -87,6 +87,14 @@ impl DenseMap {
                 "another map's header",
             ));
         }
+        let pages = plane_words / PAGE_WORDS;
+        let all = [Plane::Changed, Plane::Zeroed, Plane::Discarded];
+        if all.iter().any(|plane| map.touches_past(*plane, pages)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it names pages that it does not have",
+            ));
+        }
         Ok(map)
     }
 
@@ -173,6 +181,12 @@ impl DenseMap {
             PAGE_WORDS + plane as usize * self.touched_words,
             self.touched_words,
         )
+    }
+
+    /// Whether pages past the last one are said to be touched.
+    fn touches_past(&self, plane: Plane, pages: usize) -> bool {
+        let past = self.touched(plane).get(pages / 64);
+        past.is_some_and(|word| word.load(Relaxed) >> (pages % 64) != 0)
     }
 
     fn plane(&self, plane: Plane) -> &[AtomicU64] {
@@ -293,6 +307,19 @@ mod tests {
         );
         assert!(DenseMap::open(&path, lineage, Epoch(5), 100_000).is_err());
         assert!(DenseMap::open(&path, lineage, Epoch(4), 200_000).is_err());
+    }
+
+    #[test]
+    fn a_map_that_names_pages_it_does_not_have_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dense");
+        let blocks = 3 * PAGE_BLOCKS;
+        for page in [2, 3, 63] {
+            let map = DenseMap::create(&path, Id([7; 16]), Epoch(1), blocks).unwrap();
+            map.touched(Plane::Zeroed)[0].store(1 << page, Relaxed);
+            let opened = DenseMap::open(&path, Id([7; 16]), Epoch(1), blocks);
+            assert_eq!(opened.is_ok(), page < 3, "page {page}");
+        }
     }
 
     #[test]

@@ -106,8 +106,9 @@ impl Index {
     }
 
     fn rebuild(&self) {
+        // A mark that makes no sense hides nothing.
         let fresh = u32::try_from(self.state.fresh().load(Acquire))
-            .unwrap_or(0)
+            .unwrap_or(u32::MAX)
             .min(self.slots);
         let mut free = lock(&self.free);
         free.fresh = fresh;
