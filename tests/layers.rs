@@ -69,7 +69,7 @@ const HOMES: [(&str, &[&str]); 8] = [
 ];
 
 /// Which of our crates each crate depends on outside its tests.
-const CRATES: [(&str, &[&str]); 6] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("store", &[]),
     ("agent", &["tidemark-proto", "tidemark-store"]),
@@ -79,6 +79,10 @@ const CRATES: [(&str, &[&str]); 6] = [
         &["tidemark-agent", "tidemark-proto", "tidemark-store"],
     ),
     ("tests/concurrency", &["tidemark-store"]),
+    (
+        "tests/fuzz",
+        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+    ),
 ];
 
 #[test]
