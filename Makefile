@@ -3,6 +3,7 @@
 # make concurrency explore what the data plane's threads can do with each other (test does so too)
 # make fuzz    look for bytes that break a decoder, FUZZ_SECONDS long (test does so for a minute)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
+# make test-faults 200 cycles over disks that fail, where test tells a few (as root)
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
@@ -27,7 +28,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint concurrency fuzz test test-vm demo bench bench-vm root
+.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -98,6 +99,10 @@ test: root build lint concurrency fuzz
 
 test-vm: root build
 	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --nocapture --test-threads=1
+
+# TIDEMARK_SEED repeats the choices of a run.
+test-faults: root build
+	TIDEMARK_FAULT_CYCLES=200 $(CARGO) test --workspace --test faults -- --nocapture --test-threads=1
 
 demo: root deps
 	$(CARGO) build --workspace --bins

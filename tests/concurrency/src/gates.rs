@@ -17,7 +17,7 @@ pub(crate) trait AnyGate: Send + Sync + 'static {
 macro_rules! gates {
     ($($module:ident $name:ident $file:literal,)*) => {$(
         mod $module {
-            #![allow(unused, reason = "a mistake leaves something out")]
+            #![allow(unused, clippy::nonminimal_bool, reason = "a mistake leaves something out")]
             include!(concat!(env!("OUT_DIR"), "/", $file));
         }
 
