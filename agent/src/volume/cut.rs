@@ -43,7 +43,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             .map_err(|error| state_error(&error))?;
         let began_us = self.clock.now_us();
         self.gate
-            .close(max, &self.clock)
+            .close(self.clock.sleep(max))
             .await
             .map_err(|error| match error {
                 CloseError::Closed => CutError::Busy,
