@@ -8,7 +8,7 @@
 //! - **I5 no cache of ours**: the origin has answered before the host is.
 //! - **I7 the volume first**: nothing that happens to a snapshot fails a request.
 
-use super::{Clock, Volume, plan};
+use super::{Clock, Step, Volume, plan};
 use crate::{
     disk::{Disk, forward},
     request::{Errno, Request},
@@ -23,17 +23,33 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            forward(&self.origin, &mut request).await?;
+            self.forward(&mut request).await?;
             self.counters.count(&request);
             return Ok(());
         };
         let _pass = self.gate.enter(change.touched).await;
-        self.tracker.mark(&change);
-        self.preserve(change.touched).await;
-        forward(&self.origin, &mut request).await?;
+        if !self.clock.omits(Step::Mark) {
+            self.tracker.mark(&change);
+        }
+        if !self.clock.omits(Step::Preserve) {
+            self.preserve(change.touched).await;
+        }
+        self.forward(&mut request).await?;
         self.tracker.settle(&change);
         self.counters.count(&request);
         Ok(())
+    }
+
+    /// The origin's answer is the host's.
+    async fn forward(&self, request: &mut Request<'_>) -> Result<(), Errno> {
+        if matches!(request, Request::Flush) && self.clock.omits(Step::ForwardFlush) {
+            return Ok(());
+        }
+        let answer = forward(&self.origin, request).await;
+        if self.clock.omits(Step::PassError) {
+            return Ok(());
+        }
+        answer
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Errno> {
