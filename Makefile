@@ -1,6 +1,7 @@
 # make demo    see the whole job done and proven, on a throw-away volume
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
+# make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
@@ -25,7 +26,7 @@ NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint test test-vm demo bench bench-vm root
+.PHONY: help deps rust build lint test test-vm simulate demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -86,6 +87,14 @@ test: root build lint
 
 test-vm: root build
 	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --nocapture --test-threads=1
+
+# What `make test` does with a million, from the seed after those on.
+OPERATIONS := 100000000
+SEED := 1000000
+JOBS := $(shell nproc)
+
+simulate: build
+	target/debug/simulate --operations $(OPERATIONS) --seed $(SEED) --jobs $(JOBS)
 
 demo: root deps
 	$(CARGO) build --workspace --bins

@@ -73,7 +73,11 @@ pub fn shrink(failure: Failure) -> Failure {
 
 /// Halves the steps as long as that fails, then goes half the way back.
 fn fewer_steps(failure: Failure) -> Failure {
-    let mut smallest = failure;
+    let exact = Plan {
+        steps: failure.step,
+        ..failure.plan
+    };
+    let mut smallest = fails(exact, failure.invariant).unwrap_or(failure);
     let (mut passes, mut last) = (0, smallest.step);
     while passes < last {
         let steps = passes + (last - passes) / 2;

@@ -98,7 +98,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             println!("{failure}");
-            if wishes.shrink || !wishes.replay {
+            if wishes.shrink {
                 println!("\nthe smallest part that still fails:\n{}", shrink(failure));
             }
             ExitCode::FAILURE

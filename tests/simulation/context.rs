@@ -339,6 +339,10 @@ impl Clock for SimClock {
         self.0.wall_us()
     }
 
+    fn elapsed_us(&self) -> u64 {
+        self.0.now_us()
+    }
+
     async fn sleep(&self, time: Duration) {
         let time_us = u64::try_from(time.as_micros()).unwrap_or(u64::MAX / 2);
         self.0.sleep_us(time_us).await;

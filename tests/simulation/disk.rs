@@ -27,6 +27,9 @@ use super::{
     plan::{Fault, Invariant},
 };
 
+/// How often a stalled call looks whether its disk answers again.
+const STALL_LOOK_US: u64 = 100_000;
+
 /// See the module's comment. Outlives the processes that use it.
 pub(super) struct SimDisk {
     context: Arc<Context>,
@@ -100,6 +103,12 @@ impl SimDisk {
         medium.finish(id, false);
     }
 
+    /// The operator takes an empty file in its place.
+    pub(super) fn empty(&self) {
+        let mut medium = self.medium();
+        *medium = Medium::new(medium.current.len());
+    }
+
     /// The process that used it died.
     pub(super) fn abandon(&self) {
         let concerned = self.medium().abandon(&self.context.faults);
@@ -113,9 +122,13 @@ impl SimDisk {
         self.changed().clear();
     }
 
+    /// Until when it answered nothing, or will.
+    pub(super) fn answers_from_us(&self) -> u64 {
+        self.answers_from_us.load(Relaxed)
+    }
+
     fn is_stalled(&self) -> bool {
-        self.answers_from_us.load(Relaxed) > self.context.now_us()
-            && self.context.allows(Fault::AreaStall)
+        self.answers_from_us() > self.context.now_us() && self.context.allows(Fault::AreaStall)
     }
 
     fn is_down(&self) -> bool {
@@ -130,7 +143,7 @@ impl SimDisk {
     async fn wait(&self, time_us: u64) {
         self.context.sleep_us(time_us).await;
         while !self.context.is_instant() && self.is_stalled() {
-            self.context.sleep_us(10_000).await;
+            self.context.sleep_us(STALL_LOOK_US).await;
         }
     }
 

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tidemark_agent::volume::{OpenError, Volume};
+use tidemark_store::units::Id;
 
 use super::{
     checkers,
@@ -18,7 +19,9 @@ use super::{
     model::Past,
     plan::{Failure, Invariant},
     schedule::{Outcome, Schedule},
-    snapshots, trouble,
+    snapshots,
+    tally::Count,
+    trouble,
     world::{Before, Disks, World},
 };
 
@@ -118,6 +121,13 @@ impl Life {
     }
 }
 
+/// Whether power went while an area was being made a volume's for the first time: what is left
+/// may look like somebody else's, and the operator is asked to choose an empty file.
+fn is_unclaimed(life: &Life, volume: usize) -> bool {
+    let never_opened = life.past(volume).lineage == Id::NIL;
+    never_opened && life.context.tally.of(Count::PowerCuts) > 0
+}
+
 /// Opens a volume, retrying as a supervisor does, and starts all that a life is made of.
 async fn open(life: Rc<Life>, volume: usize) -> Outcome {
     let engine = loop {
@@ -127,6 +137,9 @@ async fn open(life: Rc<Life>, volume: usize) -> Outcome {
                 life.context
                     .trace(|| format!("volume {volume} does not open: {errno}"));
                 life.context.sleep_us(RETRY_US).await;
+            }
+            Err(OpenError::AreaCorrupt(_)) if is_unclaimed(&life, volume) => {
+                life.disks(volume).area.empty();
             }
             Err(error) => {
                 let message = format!("volume {volume} does not open: {error}");

@@ -1,4 +1,4 @@
-//! Seeds that found something once, and the command that found it; each must pass from then on.
+//! Seeds that found something once; each must pass from then on.
 
 /// A world that failed before what it found was mended.
 #[derive(Clone, Copy, Debug)]
@@ -10,4 +10,14 @@ pub struct Named {
 }
 
 /// In the order in which they were found.
-pub const SEEDS: [Named; 0] = [];
+pub const SEEDS: [Named; 2] = [
+    Named {
+        found: "a hold lasted an hour longer when the host's clock was set back by one",
+        seed: 119,
+    },
+    Named {
+        found: "an area that lost power while it was first claimed is refused for good; the \
+                operator is told, and an empty file is taken",
+        seed: 3042,
+    },
+];

@@ -6,11 +6,9 @@ use tidemark_agent::volume::{self, ChangeError, HoldToken};
 use tidemark_store::units::{ByteRange, Epoch, Id};
 
 use super::{
-    checkers,
-    context::usize_of,
-    continuity,
+    checkers, continuity,
     life::{Life, SimVolume},
-    model::{Blocks, Cut, Held, KEPT_CUTS},
+    model::{Blocks, Cut, Held, KEPT_CUTS, Past},
     plan::{Failure, Fault, Invariant},
     schedule::Outcome,
     tally::Count,
@@ -236,19 +234,30 @@ async fn cut_groups(life: Rc<Life>) -> Outcome {
     Ok(())
 }
 
-/// A cut that is remembered, by its place.
-fn any_cut(life: &Life, volume: usize) -> Option<Cut> {
+/// A cut that is remembered; of three that the seed offers, the first that is still `of_use`.
+fn any_cut(life: &Life, volume: usize, of_use: impl Fn(&Past, &Cut) -> bool) -> Option<Cut> {
     let past = life.past(volume);
-    let at = life.context.workload.next();
-    let len = past.cuts.len() as u64;
-    (len > 0).then(|| past.cuts[usize_of(at % len)].clone())
+    let len = past.cuts.len();
+    let offered = [(); 3].map(|()| life.context.workload.index(len.max(1)));
+    let chosen = offered
+        .into_iter()
+        .find(|at| past.cuts.get(*at).is_some_and(|cut| of_use(&past, cut)));
+    past.cuts.get(chosen.unwrap_or(offered[2])).cloned()
+}
+
+fn is_readable(_: &Past, cut: &Cut) -> bool {
+    cut.snapshot.is_some() && !cut.ended
+}
+
+fn is_checkpoint(past: &Past, cut: &Cut) -> bool {
+    cut.lineage == past.lineage && !cut.forgotten
 }
 
 async fn view_on(life: Rc<Life>, volume: usize) -> Outcome {
     while let Some(engine) = life.engine(volume).filter(|_| !life.is_stopping()) {
         pause(&life, 8_000).await;
         let Some((cut, id)) =
-            any_cut(&life, volume).and_then(|cut| cut.snapshot.map(|id| (cut, id)))
+            any_cut(&life, volume, is_readable).and_then(|cut| cut.snapshot.map(|id| (cut, id)))
         else {
             continue;
         };
@@ -269,7 +278,8 @@ async fn view_on(life: Rc<Life>, volume: usize) -> Outcome {
 async fn diff_on(life: Rc<Life>, volume: usize) -> Outcome {
     while !life.is_stopping() {
         pause(&life, 15_000).await;
-        let (Some(one), Some(other)) = (any_cut(&life, volume), any_cut(&life, volume)) else {
+        let pair = [(); 2].map(|()| any_cut(&life, volume, is_checkpoint));
+        let [Some(one), Some(other)] = pair else {
             continue;
         };
         if life.context.workload.below(4) == 0 {
@@ -291,7 +301,7 @@ async fn let_go_on(life: Rc<Life>, volume: usize) -> Outcome {
     while let Some(engine) = life.engine(volume).filter(|_| !life.is_stopping()) {
         pause(&life, 60_000).await;
         let draw = life.context.workload.below(100);
-        let Some(cut) = any_cut(&life, volume) else {
+        let Some(cut) = any_cut(&life, volume, |_, _| true) else {
             continue;
         };
         match draw {

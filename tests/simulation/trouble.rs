@@ -12,6 +12,9 @@ use super::{
 /// Between two moments at which each kind may come.
 const EVERY_US: u64 = 25_000;
 
+/// A stall that outlasts everybody's patience.
+const LONG_US: u64 = 45_000_000;
+
 /// Starts it for a volume.
 pub(super) fn start(life: &Rc<Life>, volume: usize) {
     life.start("trouble", strike_on(Rc::clone(life), volume));
@@ -49,10 +52,7 @@ fn strike(life: &Life, volume: usize) {
     }
     let lasts = faults.per_mille(300);
     if strikes(rates.area_stall, Fault::AreaStall, Count::AreaStalls) {
-        // For good, as far as this life is concerned, or for some time.
-        disks
-            .area
-            .stall_for(if lasts { u64::MAX / 2 } else { time_us });
+        disks.area.stall_for(if lasts { LONG_US } else { time_us });
     }
     let spot = faults.next();
     let mask = 1_u8 << faults.below(8);

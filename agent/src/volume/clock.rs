@@ -1,11 +1,22 @@
 //! Time, and the seam through which a simulator proves that its checkers see.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+/// What [`SystemClock`] counts from.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Time, so that a simulator can own it.
 pub trait Clock: Send + Sync {
-    /// Microseconds since the UNIX epoch.
+    /// Microseconds since the UNIX epoch. Goes back and forth as the host's clock is set: for
+    /// what is stored and shown.
     fn now_us(&self) -> u64;
+
+    /// Microseconds since some moment of this process. Never goes back, and no setting of the
+    /// host's clock moves it: for how long something takes.
+    fn elapsed_us(&self) -> u64;
 
     /// Returns after `time`.
     fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
@@ -49,6 +60,10 @@ impl Clock for SystemClock {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default();
         u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        u64::try_from(START.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
     async fn sleep(&self, time: Duration) {

@@ -215,6 +215,10 @@ mod tests {
             0
         }
 
+        fn elapsed_us(&self) -> u64 {
+            0
+        }
+
         async fn sleep(&self, _: Duration) {
             future::pending().await
         }
@@ -224,6 +228,10 @@ mod tests {
 
     impl Clock for AtOnce {
         fn now_us(&self) -> u64 {
+            0
+        }
+
+        fn elapsed_us(&self) -> u64 {
             0
         }
 

@@ -10,14 +10,14 @@ use tidemark_agent::{
 use super::super::{
     errands::{Errand, Verb},
     life::Life,
-    model::{Held, Past},
+    model::{Held, Past, Pending},
     plan::{Failure, Invariant},
     schedule::Outcome,
     snapshots::HOLD_SLACK_US,
     workload::HostRequest,
 };
 
-/// What a request may take, origin and holds included, whatever the area does.
+/// What a request may take, origin and holds included.
 const MOST_DELAY_US: u64 = 30_000_000;
 
 /// A request with its answer.
@@ -122,14 +122,18 @@ pub(in super::super) fn i7_the_volume_first(
     Ok(())
 }
 
-/// **I7**: nothing that happens to the area or the store keeps a request waiting for long.
+/// **I7**: nothing that happens to the area or the store keeps a request waiting for long, save
+/// that the engine waits for an area that answers nothing for as long as it does not: such a
+/// time does not count here, and the wait must end with it.
 pub(in super::super) fn i7_nobody_waits_too_long(life: &Life, volume: usize) -> Outcome {
     let now_us = life.context.now_us();
     let past = life.past(volume);
+    let answers_from_us = life.disks(volume).area.answers_from_us();
+    let since_us = |pending: &Pending| pending.since_us.max(answers_from_us);
     let late = past
         .pending
         .iter()
-        .find(|pending| pending.since_us + MOST_DELAY_US < now_us);
+        .find(|pending| since_us(pending) + MOST_DELAY_US < now_us);
     match late {
         Some(pending) => Err(life.fail(
             Invariant::TheVolumeFirst,
@@ -160,9 +164,25 @@ pub(in super::super) fn i8_bounded(life: &Life, volume: usize) -> Outcome {
     } else {
         None
     };
-    wrong.map_or(Ok(()), |wrong| {
-        Err(life.fail(Invariant::Bounded, wrong.to_owned()))
-    })
+    match wrong {
+        Some(wrong) => Err(life.fail(Invariant::Bounded, wrong.to_owned())),
+        None => i8_nobody_is_held(life, volume),
+    }
+}
+
+/// **I8**: once a hold's time has run out, somebody who waited for its end is let in.
+fn i8_nobody_is_held(life: &Life, volume: usize) -> Outcome {
+    let past = life.past(volume);
+    let (Some(held), 0) = (past.held, past.closing) else {
+        return Ok(());
+    };
+    let waits =
+        |pending: &Pending| pending.since_us < held.ends_us && pending.request.ask.verb.changes();
+    let nobody_is_in = life.context.errands.change_in_flight(volume).is_none();
+    if nobody_is_in && past.pending.iter().any(waits) {
+        return i8_in_time(life, held, "a volume is still held");
+    }
+    Ok(())
 }
 
 /// **I8**: a volume that refuses a hold is held by somebody whose time has not run out.
