@@ -87,6 +87,11 @@ fn i1_sees_a_change_that_is_not_marked() {
 }
 
 #[test]
+fn i1_sees_a_change_that_is_not_told_of_durably() {
+    sees(Step::TellFirst, Invariant::MarkFirst);
+}
+
+#[test]
 fn i2_sees_old_data_that_is_not_kept() {
     sees(Step::Preserve, Invariant::PreserveFirst);
 }

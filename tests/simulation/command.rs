@@ -14,8 +14,9 @@ use std::{process::ExitCode, time::Duration, time::Instant};
 use tidemark_agent::volume::Step;
 use tidemark_tests::simulation::{Campaign, Count, Failure, Fault, Plan, run, shrink};
 
-const DEFECTS: [Step; 8] = [
+const DEFECTS: [Step; 9] = [
     Step::Mark,
+    Step::TellFirst,
     Step::Preserve,
     Step::AskAgain,
     Step::Drain,

@@ -8,6 +8,7 @@ use tidemark_store::units::ByteRange;
 use super::{
     checkers::{self, Served},
     context::usize_of,
+    continuity,
     errands::{Ask, Verb},
     life::Life,
     model::Pending,
@@ -86,6 +87,7 @@ async fn serve(
     let errand = context.errands.end(task);
     context.operation(count_of(ask));
     context.trace(|| format!("host {volume} {ask:?}: {answer:?}"));
+    continuity::observe_reset(life, volume);
     {
         let mut past = life.past_mut(volume);
         past.pending.retain(|pending| pending.number != number);

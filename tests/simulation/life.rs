@@ -133,7 +133,7 @@ async fn open(life: Rc<Life>, volume: usize) -> Outcome {
     let engine = loop {
         match Volume::open(continuity::options(&life.world, volume)).await {
             Ok(engine) => break Arc::new(engine),
-            Err(OpenError::Area(errno)) => {
+            Err(OpenError::Area(errno) | OpenError::Stale(errno)) => {
                 life.context
                     .trace(|| format!("volume {volume} does not open: {errno}"));
                 life.context.sleep_us(RETRY_US).await;

@@ -101,6 +101,12 @@ pub(super) struct Past {
     pub(super) held: Option<Held>,
     /// Calls that have asked for a hold and have no answer.
     pub(super) closing: u32,
+    /// Calls that have asked for a reset and have no answer: the lineage may be a new one.
+    pub(super) resetting: u32,
+    /// A process died while one had.
+    pub(super) lineage_unsure: bool,
+    /// Tracking did not outlive the host when it stopped, and why.
+    pub(super) distrust: Option<String>,
     /// When the host's last request changed the origin, by the wall clock.
     pub(super) modified_us: u64,
 }
@@ -117,6 +123,9 @@ impl Past {
             pending: Vec::new(),
             held: None,
             closing: 0,
+            resetting: 0,
+            lineage_unsure: false,
+            distrust: None,
             modified_us: 0,
         }
     }
@@ -172,13 +181,10 @@ impl Past {
         }
     }
 
-    /// A power cut undid a cut that nobody was told of: its epoch's changes belong to the one
-    /// before.
+    /// A power cut undid a cut that nobody was told of. What was touched after it keeps its
+    /// number, because no checkpoint has one in between any more.
     pub(super) fn undo(&mut self, epoch: u64) {
         self.cuts.retain(|cut| cut.epoch != epoch);
-        if let Some(later) = self.touched.remove(&(epoch + 1)) {
-            self.touched.entry(epoch).or_default().absorb(&later);
-        }
     }
 }
 

@@ -123,6 +123,7 @@ fn cut(
         let number = u128::from(life.context.workload.next());
         Id((number << 64 | 1).to_be_bytes())
     });
+    continuity::observe_reset(life, volume);
     let outcome = engine.cut(token, snapshot);
     let held = life.past(volume).held;
     release_hold(life, volume, token);
@@ -141,9 +142,9 @@ fn cut(
     Ok(Some(cut))
 }
 
-/// Waits until a cut counts.
+/// Waits until a cut counts, where it can.
 async fn acknowledge(life: &Life, engine: &SimVolume, volume: usize, cut: &volume::Cut) {
-    if continuity::settle(engine, cut).await.is_ok() {
+    if continuity::settle(engine).await {
         let epoch = cut.checkpoint.epoch.0;
         let mut past = life.past_mut(volume);
         for noted in past.cuts.iter_mut().filter(|noted| noted.epoch == epoch) {
@@ -341,9 +342,18 @@ fn forget(life: &Life, engine: &SimVolume, volume: usize, cut: &Cut) -> Outcome 
 
 async fn reset(life: &Life, engine: &SimVolume, volume: usize) -> Outcome {
     let cause = "the simulator asked for it";
-    life.past_mut(volume).closing += 1;
+    {
+        let mut past = life.past_mut(volume);
+        past.closing += 1;
+        past.resetting += 1;
+    }
     let outcome = engine.reset_tracking(cause).await;
-    life.past_mut(volume).closing -= 1;
+    continuity::observe_reset(life, volume);
+    {
+        let mut past = life.past_mut(volume);
+        past.closing -= 1;
+        past.resetting -= 1;
+    }
     let lineage = match outcome {
         Ok(lineage) => lineage,
         Err(error) => {
@@ -354,14 +364,18 @@ async fn reset(life: &Life, engine: &SimVolume, volume: usize) -> Outcome {
     };
     life.context.operation(Count::Resets);
     life.context.trace(|| format!("reset of {volume}"));
-    let epoch = engine.status().epoch.0;
-    let older = life.past(volume).last_checkpoint().map(|cut| cut.epoch);
-    life.past_mut(volume).begin(lineage, epoch);
-    let Some(older) = older else { return Ok(()) };
-    let asked = engine.changes(None, Epoch(older), None, 0, 1);
-    if asked == Err(ChangeError::CheckpointGone(Epoch(older))) {
+    let past = life.past(volume);
+    if past.lineage != lineage {
+        let message = format!("a reset gave {lineage}, and {} runs", past.lineage);
+        return Err(life.fail(Invariant::Superset, message));
+    }
+    let Some(older) = past.cuts.iter().find(|cut| cut.lineage != lineage) else {
+        return Ok(());
+    };
+    let asked = engine.changes(Some(older.lineage), Epoch(older.epoch), None, 0, 1);
+    if matches!(&asked, Err(ChangeError::TrackingReset { cause: told }) if told == cause) {
         return Ok(());
     }
-    let message = format!("after a reset, epoch {older} answers {asked:?}");
+    let message = format!("after a reset, epoch {} answers {asked:?}", older.epoch);
     Err(life.fail(Invariant::Superset, message))
 }

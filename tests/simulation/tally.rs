@@ -84,6 +84,8 @@ pub enum Count {
     Resets,
     /// New lineages that an open began.
     NewLineages,
+    /// Lineages that went on after a power cut.
+    Recoveries,
     /// Housekeeping.
     Housekeeps,
     /// Snapshots dropped by a full store.
@@ -107,7 +109,7 @@ pub enum Count {
 }
 
 /// All of them, and what a reader calls them.
-const NAMES: [(Count, &str); 47] = [
+const NAMES: [(Count, &str); 48] = [
     (Count::Operations, "operations"),
     (Count::Worlds, "worlds"),
     (Count::Steps, "steps"),
@@ -146,6 +148,7 @@ const NAMES: [(Count, &str); 47] = [
     (Count::Forgets, "checkpoints forgotten"),
     (Count::Resets, "resets of tracking"),
     (Count::NewLineages, "new lineages at an open"),
+    (Count::Recoveries, "lineages kept over a power cut"),
     (Count::Housekeeps, "housekeeping"),
     (Count::Overflowed, "snapshots overflowed"),
     (Count::Lost, "snapshots lost"),

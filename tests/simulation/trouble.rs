@@ -3,7 +3,7 @@
 
 use std::rc::Rc;
 
-use tidemark_store::area::FIRST_SLOT_BYTES;
+use tidemark_store::area::Layout;
 
 use super::{
     context::Context, faults::Rates, life::Life, plan::Fault, schedule::Outcome, tally::Count,
@@ -58,9 +58,10 @@ fn strike(life: &Life, volume: usize) {
     let mask = 1_u8 << faults.below(8);
     if strikes(rates.rot, Fault::Rot, Count::Rotten) {
         let mut medium = disks.area.medium();
-        let room = medium.current.len() - FIRST_SLOT_BYTES;
+        let slots = Layout::of(life.past(volume).geometry).first_slot_bytes();
+        let room = medium.current.len() - slots;
         // Low slots are the ones in use.
-        let spot = FIRST_SLOT_BYTES + spot % room.min(400_000);
+        let spot = slots + spot % room.min(400_000);
         medium.rot(spot, mask);
     }
     let far = i64::try_from(faults.below(7_200_000_000)).unwrap_or(0);

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tidemark_agent::volume::FullPolicy;
 use tidemark_store::{
-    area::{FIRST_SLOT_BYTES, MIN_SLOTS},
+    area::Layout,
     units::{ByteRange, Geometry},
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Shape {
     /// The transport's driver keeps the host's requests over a death; else the origin's time of
     /// modification is what is known.
     pub(super) keeps_requests: bool,
+    /// Tracking outlives the host.
+    pub(super) durable: bool,
     /// For the lineage of requests: shares of 100.
     mix: Mix,
 }
@@ -71,6 +73,7 @@ impl Shape {
             housekeep_us: [5_000, 20_000, 100_000][choices.index(3)],
             life_steps: [200, 2000, 8000][choices.index(3)],
             keeps_requests: choices.per_mille(700),
+            durable: choices.per_mille(600),
             mix: Mix {
                 reads: choices.below(30),
                 discards: [0, 5, 20][choices.index(3)],
@@ -104,8 +107,8 @@ fn draw_volume(choices: &Stream, small_store: bool) -> VolumeShape {
     let slow = Duration::from_micros(choices.between(100, 50_000));
     VolumeShape {
         geometry,
-        area_bytes: FIRST_SLOT_BYTES
-            + (u64::from(MIN_SLOTS) + slots) * geometry.block_bytes()
+        area_bytes: Layout::of(geometry).min_capacity()
+            + slots * geometry.block_bytes()
             + choices.below(4096),
         discard_zeroes: choices.per_mille(700),
         policy: if choices.per_mille(500) {

@@ -220,6 +220,7 @@ impl World {
 
     /// What a crash leaves.
     fn bury(&self, life: Rc<Life>, power: bool) {
+        continuity::host_notes(&life);
         drop(life);
         self.context.errands.clear();
         for (volume, disks) in self.disks.iter().enumerate() {
@@ -227,6 +228,7 @@ impl World {
             past.touch_pending();
             past.held = None;
             past.closing = 0;
+            past.lineage_unsure |= std::mem::take(&mut past.resetting) > 0;
             if power {
                 past.pending.clear();
                 disks.origin.cut_power();

@@ -7,7 +7,7 @@
 use std::{collections::HashSet, time::Duration};
 
 use tidemark_proto::{
-    private::{Description, SnapshotFate, VolumeEvent, VolumeEventKind},
+    private::{self, Description, SnapshotFate, VolumeEvent, VolumeEventKind},
     v1::{EventKind, Severity},
 };
 use tidemark_store::{
@@ -38,6 +38,11 @@ impl Manager {
             listed.await?
         };
         let description = self.describe(entry).await?;
+        // A server that says so has taken back whatever was wrong in the area.
+        let sound = !matches!(description.durability(), private::Durability::Suspended);
+        if sound && entry.distrust().is_some() {
+            self.distrust(entry, None).await?;
+        }
         self.take_lineage(&name, &description).await?;
         for snapshot in known
             .iter()
@@ -169,6 +174,11 @@ impl Manager {
             VolumeEventKind::CheckpointForgotten => {
                 (EventKind::CheckpointForgotten, Severity::Info)
             }
+            VolumeEventKind::DurabilitySuspended => {
+                self.distrust(entry, Some(&event.message)).await?;
+                (EventKind::DurabilitySuspended, Severity::Error)
+            }
+            VolumeEventKind::TrackingRecovered => (EventKind::TrackingRecovered, Severity::Info),
             VolumeEventKind::SnapshotOverflowed
             | VolumeEventKind::SnapshotLost
             | VolumeEventKind::TrackingReset => {

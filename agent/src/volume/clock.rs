@@ -34,6 +34,8 @@ pub trait Clock: Send + Sync {
 pub enum Step {
     /// I1: a change is marked before it reaches the origin.
     Mark,
+    /// I1: its region's intent is durable before that, where tracking outlives the host.
+    TellFirst,
     /// I2: old data is kept before it is overwritten.
     Preserve,
     /// I3: a view asks the index again once the origin was read.

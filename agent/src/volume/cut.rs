@@ -95,7 +95,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         self.state.add_checkpoint(entry);
         let lineage = self.tracker.lineage().id;
-        if !self.tracker.roll() {
+        let ended = || {
+            let ended = self.tracker.current();
+            self.tracker.roll().then_some(ended)
+        };
+        if !self.journal.cut(entry, ended) {
             self.state.remove_checkpoint(epoch);
             snapshot.map(|id| self.layers.end(id, Fate::Lost));
             return Err(CutError::State(Errno::EIO));
@@ -108,6 +112,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             },
             held: Duration::from_micros(self.clock.elapsed_us().saturating_sub(hold.began_us)),
         })
+    }
+
+    /// Returns when every cut, reset and change so far outlives the host, or cannot be made to:
+    /// before it does, a cut may be undone by a power cut.
+    pub async fn settle(&self) {
+        self.journal.settle(&self.clock).await;
     }
 
     /// Lets changes go on without a cut; nothing when the hold ended already.
@@ -144,6 +154,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Forgets a checkpoint: diffs can no longer be asked against it. A snapshot's data stays.
     pub fn forget(&self, epoch: Epoch) -> Result<(), ReleaseError> {
         let known = self.state.remove_checkpoint(epoch);
+        if known {
+            self.journal.forget(epoch);
+        }
         known
             .then_some(())
             .ok_or(ReleaseError::CheckpointNotFound(epoch))
@@ -158,10 +171,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             cause: cause.to_owned(),
             since_us: self.clock.now_us(),
         };
-        let outcome = self
-            .tracker
-            .reset(&lineage)
-            .map_err(|error| state_error(&error));
+        let reset = || self.tracker.reset(&lineage).map(|()| self.tracker.epoch());
+        let outcome = self.journal.reset(&lineage, reset);
+        let outcome = outcome.map_err(|error| state_error(&error));
         if outcome.is_ok() {
             for entry in self.state.checkpoints() {
                 self.state.remove_checkpoint(entry.epoch);
@@ -170,6 +182,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         self.unhold(token);
         outcome?;
+        self.settle().await;
         self.event(
             EventKind::TrackingReset,
             Id::NIL,
@@ -190,6 +203,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let epochs = self.checkpoint_epochs();
         for epoch in &epochs[..epochs.len().saturating_sub(MAX_CHECKPOINTS - 1)] {
             self.state.remove_checkpoint(*epoch);
+            self.journal.forget(*epoch);
             let message = format!(
                 "checkpoint {epoch} was forgotten: a volume keeps {} of them",
                 MAX_CHECKPOINTS - 1

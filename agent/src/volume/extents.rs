@@ -38,7 +38,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ChangeError::TrackingReset { cause: now.cause });
         }
         let extents = set.runs(first).map(|(run, kind)| self.extent(run, kind));
-        Ok(page(extents, max))
+        Ok(ExtentPage {
+            over_report_bytes: set.coarse_blocks() * self.geometry.block_bytes(),
+            ..page(extents, max)
+        })
     }
 
     fn check_checkpoints(&self, since: Epoch, until: Option<Epoch>) -> Result<(), ChangeError> {
@@ -142,6 +145,7 @@ fn page(extents: impl Iterator<Item = Extent>, max: usize) -> ExtentPage {
     ExtentPage {
         extents: page,
         next: extents.next().map(|extent| extent.range.offset),
+        over_report_bytes: 0,
     }
 }
 

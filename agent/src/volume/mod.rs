@@ -16,6 +16,7 @@ mod error;
 mod events;
 mod extents;
 mod gate;
+mod journal;
 mod open;
 mod plan;
 mod preserve;
@@ -43,6 +44,7 @@ use tidemark_store::{
 
 pub use clock::{Clock, Step, SystemClock};
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
+pub use journal::Durability;
 pub use open::{Continuity, Options, free_area};
 pub use tracker::Tracker;
 pub use types::{
@@ -73,6 +75,7 @@ pub struct Volume<O, A, C> {
     index: Index,
     tracker: tracker::MapTracker,
     gate: gate::Gate,
+    journal: journal::Journal,
     hold: Mutex<Option<cut::Hold>>,
     tokens: Mutex<u64>,
     counters: counters::LiveCounters,
@@ -117,6 +120,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             checkpoints,
             counters: self.counters.sums(),
             changed_bytes: self.tracker.changed_blocks() * block,
+            durability: self.journal.durability(),
         }
     }
 
@@ -152,6 +156,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             self.sweep();
         }
         self.note_calm();
+        let now_us = self.clock.now_us();
+        self.journal.housekeep(now_us, || self.tracker.current());
+        if let Some(why) = self.journal.untold() {
+            let message = format!(
+                "tracking does not outlive the host now: {why}. It is tried again; the volume \
+                 itself is not affected"
+            );
+            self.event(EventKind::DurabilitySuspended, Id::NIL, message);
+        }
     }
 
     /// Frees every slot that no live snapshot needs.
@@ -200,6 +213,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
 fn random_id() -> Id {
     Id(uuid::Uuid::new_v4().into_bytes())
+}
+
+fn random_u64() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

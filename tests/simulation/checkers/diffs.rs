@@ -49,6 +49,7 @@ pub(in super::super) fn i1_mark_first(life: &Life, volume: usize) -> Outcome {
     let Some(engine) = life.engine(volume) else {
         return Ok(());
     };
+    continuity::observe_reset(life, volume);
     let past = life.past(volume);
     let Some(cut) = past.last_checkpoint() else {
         return Ok(());
@@ -135,6 +136,7 @@ pub(in super::super) async fn i6_superset(
     life.context
         .tally
         .add_many(Count::BlocksCompared, geometry.blocks());
+    continuity::observe_reset(life, volume);
     if let Some(block) = untold(&since.frozen, &until.frozen, &told.blocks, geometry) {
         let wrong = format!("block {block} differs and is not told");
         return Err(missed(life, since, until, &wrong));
@@ -186,6 +188,7 @@ fn kinds(extents: &[Extent], frozen: &Image) -> Result<(), String> {
 /// A diff is refused when its lineage has ended, or a checkpoint of it was forgotten.
 fn refused(life: &Life, volume: usize, since: &Cut, until: &Cut, error: &ChangeError) -> Outcome {
     life.context.operation(Count::DiffsRefused);
+    continuity::observe_reset(life, volume);
     let past = life.past(volume);
     let gone = |epoch: u64| {
         let known = past

@@ -32,13 +32,22 @@ pub(in super::super) fn recovered(life: &Life, volume: usize, before: Before) ->
     };
     let status = engine.status();
     let same = status.lineage == life.past(volume).lineage;
-    match (continuity::expected(&life.world, before), same) {
-        (Expected::Everything, true) | (Expected::Either, true) => {
+    match (continuity::expected(&life.world, volume, before), same) {
+        (Expected::Everything | Expected::EverythingOrNew, true) => {
             nothing_is_missing(life, volume, &status)?;
         }
-        (Expected::Lineage, true) => what_counted_is_there(life, volume, &status)?,
-        (Expected::NewLineage | Expected::Either, false) => {
+        (Expected::Lineage | Expected::LineageOrNew, true) => {
+            life.context.tally.add(Count::Recoveries);
+            what_counted_is_there(life, volume, &status)?;
+        }
+        (Expected::NewLineage | Expected::EverythingOrNew | Expected::LineageOrNew, false) => {
             begins_anew(life, volume, &engine, &status, before)?;
+        }
+        (Expected::Anything, _) => {
+            let mut past = life.past_mut(volume);
+            past.lineage_unsure = false;
+            past.cuts.clear();
+            past.begin(status.lineage, status.epoch.0);
         }
         (expected, _) => {
             let message = format!(
@@ -111,8 +120,8 @@ fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome
         }
         past.undo(cut.epoch);
     }
-    if status.epoch.0 > past.epoch {
-        let message = format!("epoch {} was running, now {}", past.epoch, status.epoch);
+    if past.cuts.iter().any(|cut| cut.epoch >= status.epoch.0) {
+        let message = format!("epoch {} was cut, and runs again", status.epoch);
         return Err(unlike(life, message));
     }
     past.epoch = status.epoch.0;
@@ -122,6 +131,8 @@ fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome
             all.any(|found| found.id == id && found.fate == Fate::Live)
         };
         cut.ended |= !cut.snapshot.is_some_and(live);
+        // That a checkpoint was forgotten may be forgotten.
+        cut.forgotten &= !(cut.lineage == lineage && has_checkpoint(status, cut));
     }
     Ok(())
 }

@@ -237,6 +237,8 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
         volume_id: options.volume_id,
         policy: options.policy,
         continuity: options.continuity,
+        durable: options.durable,
+        distrust: options.distrust,
     };
     let volume = run(Volume::open(options)).unwrap();
     run(volume.hold(HOLD)).unwrap();

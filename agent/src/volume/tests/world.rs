@@ -183,6 +183,8 @@ pub(super) struct World {
     pub(super) geometry: Geometry,
     pub(super) clock: SimClock,
     pub(super) policy: FullPolicy,
+    pub(super) durable: bool,
+    pub(super) continuity: Continuity,
     dir: tempfile::TempDir,
 }
 
@@ -194,6 +196,8 @@ impl World {
             geometry: Geometry::new(capacity as u64, 4096).unwrap(),
             clock: SimClock::default(),
             policy: FullPolicy::Drop,
+            durable: false,
+            continuity: Continuity::ModifiedAt(0),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -207,7 +211,16 @@ impl World {
             volume_id: Id([5; 16]),
             policy: self.policy,
             clock: self.clock.clone(),
-            continuity: Continuity::ModifiedAt(0),
+            continuity: self.continuity.clone(),
+            durable: self.durable,
+            distrust: None,
+        }
+    }
+
+    /// As a power cut does.
+    pub(super) fn forget_state(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
     }
 
