@@ -283,6 +283,7 @@ fn open_engine(
         continuity,
         durable: is_durable(args, area)?,
         distrust: args.distrust.clone(),
+        max_active_regions: None,
     }))?;
     Ok((volume, discard_zeroes))
 }

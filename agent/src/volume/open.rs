@@ -52,6 +52,9 @@ pub struct Options<O, A, C> {
     pub durable: bool,
     /// Why what the area's journal tells must not be believed.
     pub distrust: Option<String>,
+    /// Most regions that count as changed whole if the host stops; `None` chooses 1,024, or a 64th
+    /// of the volume where that is more.
+    pub max_active_regions: Option<u64>,
 }
 
 /// Whether somebody else may have written to the origin since the last process died.
@@ -103,7 +106,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             index,
             tracker,
             gate: Gate::new(),
-            journal: Journal::new(options.geometry, options.durable, recovery.generation),
+            journal: Journal::new(
+                options.geometry,
+                options.durable,
+                options.max_active_regions,
+                recovery.generation,
+            ),
             hold: Mutex::default(),
             tokens: Mutex::default(),
             counters: LiveCounters::default(),

@@ -55,9 +55,11 @@ use regions::ActiveRegions;
 
 use super::{Clock, lock};
 
-/// Most regions that are active at a time: 1 GiB, the most that a diff over-reports for each epoch
-/// that had not been told exactly when the host stopped.
-const MAX_ACTIVE: u64 = 1024;
+/// Regions that may be active at a time in any volume: 1 GiB, which is then the most that a diff
+/// over-reports for each epoch that had not been told exactly when the host stopped.
+const ACTIVE: u64 = 1024;
+/// Or this part of a large volume.
+const ACTIVE_PART: u64 = 64;
 /// Regions made active ahead of a sequential writer.
 const AHEAD: u64 = 8;
 /// A change of more regions than this is told of as such, and makes none of them active.
@@ -110,6 +112,8 @@ struct Queue {
 pub(super) struct Journal {
     geometry: Geometry,
     durable: bool,
+    /// Most regions that are active at a time.
+    max_active: u64,
     regions: ActiveRegions,
     /// Changes need not wait.
     open: AtomicBool,
@@ -127,10 +131,16 @@ pub(super) struct Journal {
 impl Journal {
     /// A journal whose first image is still to be written; until then every change waits.
     /// `generation` is that of the newest image in the area, or 0.
-    pub(super) fn new(geometry: Geometry, durable: bool, generation: u64) -> Self {
+    pub(super) fn new(
+        geometry: Geometry,
+        durable: bool,
+        max_active: Option<u64>,
+        generation: u64,
+    ) -> Self {
         Self {
             geometry,
             durable,
+            max_active: max_active.unwrap_or(ACTIVE.max(geometry.regions() / ACTIVE_PART)),
             regions: ActiveRegions::new(if durable { geometry.regions() } else { 0 }),
             open: AtomicBool::new(!durable),
             queue: Mutex::new(Queue {
@@ -347,10 +357,12 @@ impl Journal {
     fn make_room(&self, queue: &mut Queue, wanted: u64, map: &impl Fn() -> Arc<DenseMap>) {
         let waiting = queue.activating.iter().map(|(_, r)| r.end - r.first);
         let waiting = waiting.sum::<u64>() + wanted;
-        let limit = MAX_ACTIVE.min(self.regions.len() / 4).max(AHEAD * 2);
         // Once around takes the marks off, the second finds any.
         let mut rounds = 0;
-        while self.regions.count() + waiting > limit && self.regions.count() > 0 && rounds < 3 {
+        while self.regions.count() + waiting > self.max_active
+            && self.regions.count() > 0
+            && rounds < 3
+        {
             match self.regions.next_unused(queue.hand) {
                 Some(region) => {
                     self.make_cold(queue, region, &map());

@@ -214,6 +214,7 @@ impl World {
             continuity: self.continuity.clone(),
             durable: self.durable,
             distrust: None,
+            max_active_regions: Some(16),
         }
     }
 
