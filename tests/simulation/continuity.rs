@@ -67,6 +67,7 @@ pub(super) fn options(world: &World, volume: usize) -> Options<Handle, Handle, S
         continuity,
         durable: world.shape.durable,
         distrust: past.distrust.clone(),
+        max_active_regions: world.shape.max_active,
     }
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Shape {
     pub(super) keeps_requests: bool,
     /// Tracking outlives the host.
     pub(super) durable: bool,
+    /// Regions that may be active, where that is not left to the engine.
+    pub(super) max_active: Option<u64>,
     /// For the lineage of requests: shares of 100.
     mix: Mix,
 }
@@ -74,6 +76,7 @@ impl Shape {
             life_steps: [200, 2000, 8000][choices.index(3)],
             keeps_requests: choices.per_mille(700),
             durable: choices.per_mille(600),
+            max_active: [None, Some(1), Some(4)][choices.index(3)],
             mix: Mix {
                 reads: choices.below(30),
                 discards: [0, 5, 20][choices.index(3)],
