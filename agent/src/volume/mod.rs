@@ -9,6 +9,7 @@
 //! The engine knows no transport, no thread and no clock of its own, so that a simulator can
 //! drive it over any [`Disk`].
 
+mod clock;
 mod counters;
 mod cut;
 mod error;
@@ -30,7 +31,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::AcqRel},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use event_listener::Event as Notice;
@@ -41,6 +42,7 @@ use tidemark_store::{
     units::{Epoch, Geometry, Id},
 };
 
+pub use clock::{Clock, Step, SystemClock};
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
 pub use journal::Durability;
 pub use open::{Continuity, Options, free_area};
@@ -56,31 +58,6 @@ use crate::disk::Disk;
 const RESET_HOLD: Duration = Duration::from_secs(5);
 /// Slots that housekeeping looks at before it looks at anything else.
 const HOUSEKEEPING_SLOTS: u32 = 1 << 16;
-
-/// Time, so that a simulator can own it.
-pub trait Clock: Send + Sync {
-    /// Microseconds since the UNIX epoch.
-    fn now_us(&self) -> u64;
-    /// Returns after `time`.
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
-}
-
-/// The host's clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_us(&self) -> u64 {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    async fn sleep(&self, time: Duration) {
-        async_io::Timer::after(time).await;
-    }
-}
 
 /// One volume: its origin, its area, and everything that is known of its past.
 ///

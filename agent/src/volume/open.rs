@@ -88,7 +88,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             .map_err(|source| state_error(&options.state_dir, source))?;
         let (tracker, reset) = open_tracker(&options, &state, &past)?;
         let stale = reset.is_some() || matches!(past, Past::None) || !options.durable;
-        if stale && recovery.generation > 0 {
+        if stale && recovery.newest.0 > 0 {
             // What it tells is of a lineage that ended, also if the host stops right now.
             let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
             wiped.map_err(OpenError::Stale)?;
@@ -110,7 +110,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 options.geometry,
                 options.durable,
                 options.max_active_regions,
-                recovery.generation,
+                recovery.newest,
             ),
             recovered: recovery.epoch,
             hold: Mutex::default(),
@@ -253,8 +253,8 @@ async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(
 /// What became of looking into the area's journal.
 #[derive(Default)]
 struct Recovery {
-    /// Of the newest image.
-    generation: u64,
+    /// Generation and half of the newest image.
+    newest: (u64, u64),
     /// Why nothing could be taken up from it, when it was looked at.
     failure: Option<String>,
     /// What to tell when something was.
@@ -272,9 +272,9 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
 ) -> Result<Recovery, OpenError> {
     let newest = journal::newest(&options.area, superblock).await;
     let mut recovery = Recovery {
-        generation: match &newest {
-            Ok(found) => found.map_or(0, |(header, _)| header.generation),
-            Err(_) => 0,
+        newest: match &newest {
+            Ok(found) => found.map_or((0, 0), |(header, half)| (header.generation, half)),
+            Err(_) => (0, 0),
         },
         ..Recovery::default()
     };

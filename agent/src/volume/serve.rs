@@ -11,7 +11,7 @@
 
 use tidemark_store::units::BlockRange;
 
-use super::{Clock, Volume, journal::Watched, plan};
+use super::{Clock, Step, Volume, journal::Watched, plan};
 use crate::{
     disk::{Disk, forward},
     request::{Errno, Request},
@@ -26,18 +26,34 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            forward(&self.origin, &mut request).await?;
+            self.forward(&mut request).await?;
             self.counters.count(&request);
             return Ok(());
         };
         let _pass = self.gate.enter(change.touched).await;
-        self.tracker.mark(&change);
+        if !self.clock.omits(Step::Mark) {
+            self.tracker.mark(&change);
+        }
         let _watched = self.make_durable(&request, change.touched).await;
-        self.preserve(change.touched).await;
-        forward(&self.origin, &mut request).await?;
+        if !self.clock.omits(Step::Preserve) {
+            self.preserve(change.touched).await;
+        }
+        self.forward(&mut request).await?;
         self.tracker.settle(&change);
         self.counters.count(&request);
         Ok(())
+    }
+
+    /// The origin's answer is the host's.
+    async fn forward(&self, request: &mut Request<'_>) -> Result<(), Errno> {
+        if matches!(request, Request::Flush) && self.clock.omits(Step::ForwardFlush) {
+            return Ok(());
+        }
+        let answer = forward(&self.origin, request).await;
+        if self.clock.omits(Step::PassError) {
+            return Ok(());
+        }
+        answer
     }
 
     /// What the journal must tell before the change is issued.
@@ -45,7 +61,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let bytes = plan::range_of(request)?;
         let watched = self.journal.watch(bytes, &self.clock).await;
         let map = || self.tracker.current();
-        self.journal.admit(blocks, map, &self.clock).await;
+        if !self.clock.omits(Step::TellFirst) {
+            self.journal.admit(blocks, map, &self.clock).await;
+        }
         watched
     }
 

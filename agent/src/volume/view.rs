@@ -12,7 +12,7 @@ use tidemark_store::{
     units::{Block, BlockRange, ByteRange, Epoch, Id},
 };
 
-use super::{Clock, ViewError, Volume};
+use super::{Clock, Step, ViewError, Volume};
 use crate::{
     disk::{Disk, Run},
     request::Errno,
@@ -37,9 +37,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ViewError::OutOfRange(range));
         }
         let blocks = self.geometry.touched(range);
+        let early = self.clock.omits(Step::AskAgain);
+        let early = early.then(|| self.copies(blocks, snapshot.epoch));
         self.read_origin_parts(blocks, snapshot.epoch, range, into)
             .await?;
-        for copies in self.copies(blocks, snapshot.epoch) {
+        for copies in early.unwrap_or_else(|| self.copies(blocks, snapshot.epoch)) {
             self.read_copies(&copies, id, range, into).await?;
         }
         self.live_snapshot(id).map(drop)

@@ -30,8 +30,6 @@ const RETRY: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs
 struct Keeper {
     /// Where records go; `None` while an image must come first.
     log: Option<Log>,
-    /// The half of the newest image.
-    half: u64,
     writer: Option<ImageWriter>,
     blocks: Vec<u8>,
 }
@@ -131,7 +129,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let header = begin_header(self.superblock.area, generation, random_u64());
         let capture = self.capture(&mut keeper.blocks);
         let batch = capture.batch;
-        let half = keeper.half ^ 1;
+        let half = self.journal.half.load(Relaxed) ^ 1;
         let writer = ImageWriter::new(self.layout(), header, half, capture);
         if !keeper.blocks.is_empty() {
             // Queued before the image: the log before it is told, so that nobody waits.
@@ -191,7 +189,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         match finished {
             Ok((log, batch)) => {
-                keeper.half = log.which;
+                self.journal.half.store(log.which, Relaxed);
                 keeper.log = Some(log);
                 self.journal.commit(batch);
             }

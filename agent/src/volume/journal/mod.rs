@@ -125,18 +125,20 @@ pub(super) struct Journal {
     progress: AtomicU64,
     /// Of the newest image that was found or written.
     generation: AtomicU64,
+    /// The half that it is in: the next one must not be written over it.
+    half: AtomicU64,
     work: Notice,
     done: Notice,
 }
 
 impl Journal {
     /// A journal whose first image is still to be written; until then every change waits.
-    /// `generation` is that of the newest image in the area, or 0.
+    /// `newest` is the generation of the newest image in the area and its half, or zeros.
     pub(super) fn new(
         geometry: Geometry,
         durable: bool,
         max_active: Option<u64>,
-        generation: u64,
+        newest: (u64, u64),
     ) -> Self {
         Self {
             geometry,
@@ -158,7 +160,8 @@ impl Journal {
             }),
             written: AtomicU64::new(1),
             progress: AtomicU64::new(0),
-            generation: AtomicU64::new(generation),
+            generation: AtomicU64::new(newest.0),
+            half: AtomicU64::new(newest.1),
             work: Notice::new(),
             done: Notice::new(),
         }

@@ -18,8 +18,8 @@ const PIECE_BYTES: usize = 256 << 10;
 /// from an older time never heard of do not meet their numbers again.
 const MAX_JUMP: u64 = 1 << 20;
 
-/// A journal's newest image: its header and its half.
-pub(in crate::volume) type Newest = (Header, ByteRange);
+/// A journal's newest image: its header and which half it is in.
+pub(in crate::volume) type Newest = (Header, u64);
 
 /// Finds the newest image; an error says why none can be known.
 pub(in crate::volume) async fn newest(
@@ -34,7 +34,7 @@ pub(in crate::volume) async fn newest(
         let read = area.read(half.offset, &mut bytes).await;
         read.map_err(|errno| unreadable(half.offset, errno))?;
         let header = Header::decode(&bytes, half.len).filter(|h| h.area == superblock.area);
-        newest = [newest, header.map(|header| (header, half))]
+        newest = [newest, header.map(|header| (header, which))]
             .into_iter()
             .flatten()
             .max_by_key(|(header, _)| header.generation);
@@ -48,9 +48,10 @@ pub(in crate::volume) async fn recover(
     superblock: &Superblock,
     newest: Option<Newest>,
 ) -> Result<Recovered, String> {
-    let Some((header, half)) = newest else {
+    let Some((header, which)) = newest else {
         return Err("the area's journal holds no whole image".to_owned());
     };
+    let half = Layout::of(superblock.geometry).half(which);
     read(area, superblock, &header, half).await
 }
 

@@ -321,3 +321,32 @@ fn what_identifies_a_lineage_is_kept() {
     assert_eq!(status.lineage_cause, "asked for");
     assert!(status.checkpoints.is_empty());
 }
+
+#[test]
+fn a_death_and_a_power_cut_soon_after_it_lose_nothing() {
+    // Wherever the second process is with its first image.
+    for steps in (0..120).step_by(3) {
+        let world = world();
+        let random = Random::new(7);
+        let model = Rc::new(RefCell::new(Model::default()));
+        {
+            let volume = world.open();
+            let mut tasks = Tasks::default();
+            tasks.spawn(volume.keep_journal());
+            tasks.spawn(cut(&volume, &world, &model));
+            until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+        }
+        {
+            let volume = world.open();
+            let mut tasks = Tasks::default();
+            tasks.spawn(volume.keep_journal());
+            for _ in 0..steps {
+                tasks.step(&random);
+            }
+        }
+        world.forget_state();
+        let status = world.open().status();
+        let before = model.borrow().promises[0].checkpoint.lineage;
+        assert_eq!(status.lineage, before, "{steps}: {}", status.lineage_cause);
+    }
+}

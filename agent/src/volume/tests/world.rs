@@ -155,6 +155,10 @@ impl Clock for SimClock {
         self.0.load(Relaxed)
     }
 
+    fn elapsed_us(&self) -> u64 {
+        self.now_us()
+    }
+
     async fn sleep(&self, time: Duration) {
         let wake = self.now_us() + u64::try_from(time.as_micros()).unwrap();
         poll_fn(|_| {
