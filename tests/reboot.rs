@@ -73,8 +73,13 @@ impl Backed {
         let before = self.volume();
         let ours = host::Leftovers::of(&self.daemon.path(""));
         self.daemon.kill();
-        ours.clear();
+        host::kill_now(before.server_pid);
         host::eventually("the server is gone", || !host::runs(before.server_pid));
+        ours.clear();
+        for dir in &ours.memory {
+            assert!(!dir.exists(), "{} is still there", dir.display());
+        }
+        assert!(!ours.memory.is_empty(), "a server has a memory");
         let run = self.daemon.path("run").join("volumes");
         fs::remove_dir_all(&run).expect("what is left in memory can be removed");
         meanwhile();
