@@ -5,6 +5,7 @@
 //! corpus.rs, runs all that is in corpus/.
 
 mod bytes;
+mod calls;
 mod catalog;
 mod command;
 mod history;
@@ -29,6 +30,9 @@ mod state;
 #[path = "../../../cli/src/units.rs"]
 #[allow(dead_code, reason = "the command's")]
 mod units;
+#[path = "../../../cli/src/cmd/pull/unpack.rs"]
+#[allow(dead_code, reason = "the command's")]
+mod unpack;
 
 /// More than any decoder needs beside what its input holds.
 const KIB: usize = 1 << 10;
@@ -115,6 +119,7 @@ pub const TARGETS: &[Target] = &[
         protocol::replies,
         protocol::some_replies,
     ),
+    Target::new("engine-calls", 16 * MIB, calls::calls, calls::some_calls),
     Target::new(
         "start-outcome",
         64 * KIB,
@@ -128,6 +133,12 @@ pub const TARGETS: &[Target] = &[
         protocol::extents,
     ),
     Target::new("pull-state", MIB, command::state, command::states),
+    Target::new(
+        "pull-extent",
+        16 * MIB,
+        command::extent,
+        crate::protocol::extents,
+    ),
     Target::new("heat-map", MIB, command::heat_map, command::heat_maps),
     Target::new("sizes", 64 * KIB, command::sizes, command::some_sizes),
 ];
