@@ -4,6 +4,7 @@
 # make fuzz    look for bytes that break a decoder, FUZZ_SECONDS long (test does so for a minute)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
 # make test-faults 200 cycles over disks that fail, where test tells a few (as root)
+# make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
@@ -28,7 +29,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults demo bench bench-vm root
+.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -103,6 +104,14 @@ test-vm: root build
 # TIDEMARK_SEED repeats the choices of a run.
 test-faults: root build
 	TIDEMARK_FAULT_CYCLES=200 $(CARGO) test --workspace --test faults -- --nocapture --test-threads=1
+
+# What `make test` does with a million, from the seed after those on.
+OPERATIONS := 100000000
+SEED := 1000000
+JOBS := $(shell nproc)
+
+simulate: build
+	target/debug/simulate --operations $(OPERATIONS) --seed $(SEED) --jobs $(JOBS)
 
 demo: root deps
 	$(CARGO) build --workspace --bins

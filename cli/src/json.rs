@@ -5,8 +5,8 @@ use serde_json::{Value, json};
 use tidemark_proto::v1::{
     Candidate, Checkpoint, CheckpointInfo, ErrorReason, Event, EventKind, ExtentKind, ExtentRange,
     Feature, FullPolicy, GetServerInfoResponse, Group, Operation, OperationKind, OperationState,
-    Restore, Severity, Snapshot, SnapshotState, StoreConfig, TransportKind, Trust, TrustReport,
-    Volume, VolumeState, VolumeStats,
+    Restore, Severity, Snapshot, SnapshotState, StoreConfig, TrackingDurability, TransportKind,
+    Trust, TrustReport, Volume, VolumeState, VolumeStats,
 };
 use tidemark_proto::v1::{Consistency, RestoreState};
 
@@ -45,6 +45,7 @@ enum_names! {
     consistency: Consistency, "CONSISTENCY_";
     volume_state: VolumeState, "VOLUME_STATE_";
     transport: TransportKind, "TRANSPORT_KIND_";
+    durability: TrackingDurability, "TRACKING_DURABILITY_";
     full_policy: FullPolicy, "FULL_POLICY_";
     operation_kind: OperationKind, "OPERATION_KIND_";
     operation_state: OperationState, "OPERATION_STATE_";
@@ -167,6 +168,8 @@ pub(crate) fn volume(volume: &Volume) -> Value {
         "attached_at": time(volume.attached_at.as_ref()),
         "server_pid": volume.server_pid,
         "changed_bytes_in_epoch": volume.changed_bytes_in_epoch,
+        "durability": durability(volume.durability),
+        "durability_reason": volume.durability_reason,
     })
 }
 

@@ -7,6 +7,7 @@ pub mod area;
 pub mod catalog;
 pub mod changes;
 pub mod cow;
+pub mod journal;
 pub mod media;
 pub mod state;
 pub mod sync;

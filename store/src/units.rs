@@ -9,6 +9,10 @@ pub const MAX_BLOCK_BYTES: u32 = 65536;
 /// The largest volume, in bytes: 1 EiB, so that a block's number has at most 48 bits.
 pub const MAX_CAPACITY_BYTES: u64 = 1 << 60;
 
+/// The unit of a durable intent, in bytes: what is reported whole when the host stops while blocks of
+/// it change.
+pub const REGION_BYTES: u64 = 1 << 20;
+
 /// A range of a volume, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ByteRange {
@@ -179,6 +183,24 @@ impl Geometry {
     /// Number of blocks; the last one may be cut short by the capacity.
     pub const fn blocks(self) -> u64 {
         self.capacity.div_ceil(1 << self.shift)
+    }
+
+    /// Blocks of a region: from 16 to 256.
+    pub const fn region_blocks(self) -> u64 {
+        REGION_BYTES >> self.shift
+    }
+
+    /// Number of regions; the last one may be cut short by the capacity.
+    pub const fn regions(self) -> u64 {
+        self.capacity.div_ceil(REGION_BYTES)
+    }
+
+    /// The blocks of the regions from `first` up to `end` without it, cut at the capacity.
+    pub const fn blocks_of_regions(self, first: u64, end: u64) -> BlockRange {
+        let blocks = self.blocks();
+        let (from, to) = (first * self.region_blocks(), end * self.region_blocks());
+        let to = if to > blocks { blocks } else { to };
+        BlockRange::new(if from > to { to } else { from }, to)
     }
 
     /// Whether every byte of `range` lies within the volume.

@@ -17,9 +17,12 @@ use tidemark_agent::{
         portable::{Options, Portable},
     },
 };
+use tidemark_proto::v1::TrackingDurability;
 use tidemark_store::units::Id;
 use tidemark_tests::{
-    Api, Daemon, Fio, MIB, Random, host, image,
+    Api, Daemon, Fio, MIB, Random,
+    api::attach_request,
+    host, image,
     table::{Table, median, ratio},
 };
 
@@ -128,6 +131,8 @@ struct Bench {
     daemon: Daemon,
     api: Api,
     bare: PathBuf,
+    /// Its tracking ends with the host.
+    volatile: PathBuf,
     interposed: PathBuf,
     report: PathBuf,
     _transport: Portable,
@@ -141,7 +146,8 @@ fn main() {
         &[
             "load",
             "pass-through IOPS",
-            "tracking",
+            "tracking, volatile",
+            "tracking, durable",
             "first touch under a snapshot",
             "snapshot live, steady",
         ],
@@ -156,9 +162,11 @@ impl Bench {
     fn set_up() -> Self {
         let daemon = Daemon::start();
         let mut random = Random::new(1);
-        let (under_bare, origin) = (daemon.path("bare.img"), daemon.path("vol.img"));
-        image::filled(&under_bare, BYTES, &mut random);
-        image::filled(&origin, BYTES, &mut random);
+        let paths = ["bare.img", "volatile.img", "vol.img"].map(|name| daemon.path(name));
+        for path in &paths {
+            image::filled(path, BYTES, &mut random);
+        }
+        let [under_bare, under_volatile, origin] = paths;
         let backend = Arc::new(PassThrough {
             origin: FileDisk::open(&under_bare).expect("an image opens"),
         });
@@ -166,9 +174,16 @@ impl Bench {
             .expect("a transport mounts");
         let device = transport.device_path().expect("the host has loop devices");
         let volume = daemon.attach("vol", &origin, 2 * BYTES).expect("an attach");
+        let api = daemon.api();
+        let area = daemon.path("volatile.area");
+        let mut asked = attach_request("volatile", &under_volatile, &area, BYTES);
+        let store = asked.store.as_mut().expect("a store is asked for");
+        store.durability = TrackingDurability::Volatile.into();
+        let volatile = api.attach(asked).expect("an attach");
         Self {
-            api: daemon.api(),
+            api,
             bare: device.to_owned(),
+            volatile: volatile.device_path.into(),
             interposed: volume.device_path.into(),
             report: daemon.path("fio.json"),
             daemon,
@@ -178,19 +193,21 @@ impl Bench {
 
     /// Both images in the page cache, so that neither side's first run pays for the disk.
     fn warm_up(&self) {
-        for device in [&self.bare, &self.interposed] {
+        for device in [&self.bare, &self.volatile, &self.interposed] {
             for direction in ["read", "write"] {
                 self.pass_over(device, direction);
             }
         }
     }
 
-    fn compare(&self, load: &Load) -> [String; 5] {
-        let [mut bare, mut tracking, mut first, mut steady] = [const { Vec::new() }; 4];
+    fn compare(&self, load: &Load) -> [String; 6] {
+        let [mut bare, mut volatile, mut durable, mut first, mut steady] =
+            [const { Vec::new() }; 5];
         for _ in 0..ROUNDS {
             let base = load.run(&self.bare, &self.report, false);
             bare.push(base);
-            tracking.push(load.run(&self.interposed, &self.report, false) / base);
+            volatile.push(load.run(&self.volatile, &self.report, false) / base);
+            durable.push(load.run(&self.interposed, &self.report, false) / base);
             let snapshot = self.api.snapshot("vol");
             if load.writes() {
                 first.push(load.run(&self.interposed, &self.report, true) / base);
@@ -210,7 +227,8 @@ impl Bench {
         [
             load.name.into(),
             format!("{:.0}", median(bare)),
-            ratio(median(tracking), 1.0),
+            ratio(median(volatile), 1.0),
+            ratio(median(durable), 1.0),
             first,
             ratio(median(steady), 1.0),
         ]

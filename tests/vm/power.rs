@@ -20,6 +20,9 @@ const DISKS_MIB: [u64; 2] = [512, 512];
 /// How many acknowledged numbers there are before the plug is pulled, at least.
 const NUMBERS: u64 = 25;
 const ACKNOWLEDGED: &str = "power: acknowledged ";
+/// How often the plug is pulled, in CI and by `make test-vm`, for each kernel.
+const CUTS: u64 = 2;
+const MANY_CUTS: u64 = 26;
 /// Emulation may take a guest down that has done nothing wrong; see `telling`.
 const TRIES: usize = 4;
 
@@ -61,10 +64,16 @@ fn try_to_tell(kernel: &Kernel) -> bool {
         )
     };
     let mut seen = 0;
-    // CI has time for one cut.
     let at_length = std::env::var("TIDEMARK_VM").is_ok_and(|wish| wish == "all");
-    for name in &["the_first_boot", "a_boot_with_the_agent_first"][..1 + usize::from(at_length)] {
-        match cut(machine(), name, seen) {
+    let cuts = if at_length { MANY_CUTS } else { CUTS };
+    for boot in 0..cuts {
+        let name = match boot {
+            0 => "the_first_boot",
+            _ => "a_boot_with_the_agent_first",
+        };
+        // Not always at the same point of what the guest does.
+        let numbers = NUMBERS + boot * 7 % 40;
+        match cut(machine(), name, seen, numbers) {
             Some(number) => seen = number,
             None => return false,
         }
@@ -81,10 +90,10 @@ fn try_to_tell(kernel: &Kernel) -> bool {
 
 /// Boots, waits until enough was written after `seen`, and pulls the plug; gives the latest number
 /// that was acknowledged. None when emulation took the guest down.
-fn cut(machine: Machine, name: &str, seen: u64) -> Option<u64> {
+fn cut(machine: Machine, name: &str, seen: u64, numbers: u64) -> Option<u64> {
     let mut guest = machine.boot(&script(name, seen));
     let mut latest = seen;
-    while latest < seen + NUMBERS {
+    while latest < seen + numbers {
         let Some(line) = guest.line_beginning(ACKNOWLEDGED) else {
             let (outcome, _folder) = guest.finish();
             if telling::died_of_emulation(&outcome) {
@@ -108,6 +117,13 @@ fn cut(machine: Machine, name: &str, seen: u64) -> Option<u64> {
     // The last one may be cut in the middle.
     let mut numbers: Vec<u64> = numbers.map(number_in).collect();
     numbers.pop();
+    for line in outcome
+        .console
+        .lines()
+        .filter(|line| line.contains(" too many"))
+    {
+        println!("{name}: {line}");
+    }
     println!("{name}: cut after number {:?}", numbers.last());
     Some(numbers.pop().unwrap_or(latest).max(latest))
 }

@@ -3,6 +3,7 @@
 
 pub mod candidates;
 pub mod claim;
+pub mod clock;
 pub mod device;
 pub mod dm;
 #[cfg(test)]

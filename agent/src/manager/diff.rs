@@ -5,6 +5,9 @@ use tidemark_store::units::Id;
 
 use super::{Checkpoint, Error, ExtentPage, Manager, Trust, validate};
 
+/// Why a diff has more than what changed.
+const OVER_REPORTED: &str = "the host stopped without warning in between: what was being changed \
+                             then is reported by whole MiB";
 /// Ranges of one page, at most: what fits into one message of the private protocol.
 const MAX_PAGE: u32 = 16_384;
 
@@ -75,12 +78,30 @@ impl Manager {
         Err(error.on_volume(&record.volume).on_snapshot(snapshot))
     }
 
-    /// How far a diff within the current lineage of a volume can be trusted.
-    pub async fn trust(&self, volume: &str) -> Result<Trust, Error> {
+    /// How far a diff between two points (`None`: now) within the current lineage of a volume can
+    /// be trusted, or tracking as such. Fails as [`Manager::changes_page`] does.
+    pub async fn trust(
+        &self,
+        volume: &str,
+        span: Option<(&Checkpoint, Option<&Checkpoint>)>,
+    ) -> Result<Trust, Error> {
         validate::name("volume", volume)?;
         let entry = self.registry.get(volume)?;
         let told = self.refresh(&entry).await?;
-        Ok(Trust::continuous(told.lineage_since_us))
+        let trust = Trust::continuous(told.lineage_since_us);
+        let Some((since, until)) = span else {
+            return Ok(trust);
+        };
+        let page = self.changes_page(volume, since, until, 0, 1).await?;
+        Ok(match page.over_report_bytes {
+            0 => trust,
+            bytes => Trust {
+                level: v1::Trust::Superset,
+                reason: OVER_REPORTED.to_owned(),
+                over_report_bound_bytes: bytes,
+                ..trust
+            },
+        })
     }
 
     /// Why a checkpoint of another lineage than the current one cannot be used.

@@ -9,6 +9,8 @@ impl Manager {
     /// The volume gets its own table back; it is not tracked until it is attached anew.
     pub(super) async fn fall_back(&self, entry: &Entry, cause: &str) -> Result<(), Error> {
         let _work = entry.work.lock().await;
+        // Before the host writes around us: after its next start nothing else would tell.
+        self.distrust(entry, Some(cause)).await?;
         let (program, paths) = (&self.config.program, &self.config.paths);
         spawn::fall_back(program, paths, entry, cause).await?;
         entry.set_health(Health::FellBack(cause.to_owned()));
@@ -21,6 +23,17 @@ impl Manager {
         let happening = Happening::new(EventKind::VolumeFellBack, Severity::Error, message);
         self.events.record(happening.on_volume(name)).await;
         self.lose_snapshots_of(entry, cause).await
+    }
+
+    /// Notes why what the volume's area tells of earlier tracking must not be believed after the
+    /// host's next start, or that it may be again.
+    pub(super) async fn distrust(&self, entry: &Entry, why: Option<&str>) -> Result<(), Error> {
+        let why = why.map(str::to_owned);
+        entry.set_distrust(why.clone());
+        let name = entry.name().to_owned();
+        self.ledger
+            .run(move |catalog| catalog.set_distrust(&name, why.as_deref()))
+            .await
     }
 
     async fn lose_snapshots_of(&self, entry: &Entry, cause: &str) -> Result<(), Error> {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use tidemark_proto::v1;
 use tidemark_store::{
-    catalog::{FullPolicy, SnapshotRecord, Transport, VolumeRecord},
+    catalog::{Durability, FullPolicy, SnapshotRecord, Transport, VolumeRecord},
     units::{Epoch, Id},
 };
 
@@ -123,6 +123,10 @@ pub struct LiveVolume {
     pub interposer_path: PathBuf,
     /// Why the host's requests go around the interposer; empty when they do not.
     pub bypassed: String,
+    /// Whether tracking outlives the host.
+    pub durability: v1::TrackingDurability,
+    /// Why it does not now.
+    pub durability_reason: String,
 }
 
 /// What to attach.
@@ -142,6 +146,8 @@ pub struct AttachArgs {
     pub policy: FullPolicy,
     /// How to present it to the host.
     pub transport: Transport,
+    /// Whether its tracking is to outlive the host.
+    pub durability: Durability,
     /// Idempotency key; empty is none.
     pub request_id: String,
 }

@@ -45,6 +45,7 @@ pub(super) struct Entry {
     health: watch::Sender<Health>,
     end: watch::Sender<Option<End>>,
     handing_over: AtomicBool,
+    distrust: SyncMutex<Option<String>>,
     keeper: SyncMutex<Option<JoinHandle<()>>>,
 }
 
@@ -52,6 +53,7 @@ impl Entry {
     pub(super) fn new(record: VolumeRecord, paths: VolumePaths) -> Self {
         Self {
             link: Link::new(&paths.control_socket()),
+            distrust: SyncMutex::new(record.distrust.clone()),
             record,
             paths,
             work: Arc::default(),
@@ -60,6 +62,16 @@ impl Entry {
             handing_over: AtomicBool::new(false),
             keeper: SyncMutex::default(),
         }
+    }
+
+    /// Why what the area tells of earlier tracking must not be believed.
+    pub(super) fn distrust(&self) -> Option<String> {
+        let distrust = self.distrust.lock();
+        distrust.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_distrust(&self, why: Option<String>) {
+        *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     pub(super) fn name(&self) -> &str {

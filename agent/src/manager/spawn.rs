@@ -38,6 +38,10 @@ pub(super) async fn start(
     if again {
         arguments.push("--again".into());
     }
+    if let Some(why) = entry.distrust() {
+        arguments.push("--distrust".into());
+        arguments.push(why.into());
+    }
     run(program, arguments, entry).await
 }
 
@@ -133,6 +137,7 @@ fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
     add("--max-write-delay-ms", delay.to_string().into());
     add("--volume-id", record.id.to_string().into());
     add("--transport", record.transport.name().into());
+    add("--durability", record.durability.name().into());
     arguments
 }
 
@@ -222,7 +227,10 @@ async fn reap(volume: String, mut child: Child, end: watch::Sender<Option<End>>)
 
 #[cfg(test)]
 mod tests {
-    use tidemark_store::{catalog::Transport, units::Id};
+    use tidemark_store::{
+        catalog::{Durability, Transport},
+        units::Id,
+    };
 
     use super::*;
 
@@ -236,6 +244,8 @@ mod tests {
             block_bytes: 8192,
             policy,
             transport: Transport::Ublk,
+            durability: Durability::Durable,
+            distrust: None,
             attached_us: 0,
         }
     }
@@ -259,7 +269,7 @@ mod tests {
         let expected = "volume|data|--runtime-dir|/run/t|--origin|/images/a b|--area|/areas/x|\
                         --area-size|1048576|--block-bytes|8192|--policy|slow|\
                         --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707|\
-                        --transport|ublk";
+                        --transport|ublk|--durability|durable";
         assert_eq!(line.join("|"), expected);
         let kept = arguments(&paths(), &record(FullPolicy::Drop, 0));
         assert!(!kept.contains(&"--area-size".into()));

@@ -8,8 +8,8 @@ use std::{
 };
 
 use tidemark_proto::{
-    private::{Description, SnapshotFate},
-    v1::{EventKind, Severity},
+    private::{self, Description, SnapshotFate},
+    v1::{self, EventKind, Severity},
 };
 use tidemark_store::{
     catalog::{FullPolicy, VolumeRecord},
@@ -145,6 +145,8 @@ impl Manager {
             ublk: told.ublk,
             interposer_path: PathBuf::from(&told.interposer_path),
             bypassed: told.bypassed.clone(),
+            durability: durability(told.durability()),
+            durability_reason: told.durability_reason.clone(),
         })
     }
 
@@ -225,6 +227,8 @@ impl Manager {
             block_bytes: validate::block_bytes(args.block_bytes)?,
             policy: args.policy,
             transport: args.transport,
+            durability: args.durability,
+            distrust: None,
             attached_us: self.config.clock.now_us(),
         };
         let paths = self.config.paths.volume(&record.name);
@@ -398,6 +402,15 @@ fn tell_failure(path: &Path, removed: io::Result<()>) {
     }
 }
 
+fn durability(told: private::Durability) -> v1::TrackingDurability {
+    match told {
+        private::Durability::Unspecified => v1::TrackingDurability::Unspecified,
+        private::Durability::Volatile => v1::TrackingDurability::Volatile,
+        private::Durability::Durable => v1::TrackingDurability::Durable,
+        private::Durability::Suspended => v1::TrackingDurability::Suspended,
+    }
+}
+
 fn validate_attach(args: &AttachArgs) -> Result<(), Error> {
     /// A writer that waits longer is taken for hung by its host.
     const MAX_DELAY_MS: u64 = 60_000;
@@ -433,6 +446,7 @@ fn attach_arguments(args: &AttachArgs) -> Arguments {
         .and(args.block_bytes.to_le_bytes())
         .and(format!("{policy:?}"))
         .and(args.transport.name())
+        .and(args.durability.name())
 }
 
 fn exists(name: &str) -> Error {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use prost_types::Timestamp;
 use tidemark_proto::v1;
-use tidemark_store::catalog::{self, FullPolicy};
+use tidemark_store::catalog::{self, Durability, FullPolicy, VolumeRecord};
 
 use crate::manager::{Checkpoint, Error, LiveVolume, Snapshot, Trust, Volume};
 
@@ -98,6 +98,7 @@ pub(super) fn snapshot(snapshot: Snapshot) -> v1::Snapshot {
 /// A volume whose server does not answer shows what the catalog knows, and why it does not.
 pub(super) fn volume(volume: Volume) -> v1::Volume {
     let record = volume.record;
+    let store = store(&record);
     let known = v1::Volume {
         name: record.name,
         id: record.id.to_string(),
@@ -109,11 +110,7 @@ pub(super) fn volume(volume: Volume) -> v1::Volume {
             catalog::Transport::Ublk => v1::TransportKind::Ublk.into(),
         },
         state: v1::VolumeState::Unavailable.into(),
-        store: Some(store(
-            &record.area_path,
-            record.area_size_bytes,
-            record.policy,
-        )),
+        store: Some(store),
         attached_at: Some(timestamp(record.attached_us)),
         ..v1::Volume::default()
     };
@@ -188,12 +185,14 @@ fn with_live(known: v1::Volume, live: LiveVolume) -> v1::Volume {
         checkpoints: live.checkpoints,
         server_pid: live.server_pid,
         changed_bytes_in_epoch: live.changed_bytes_in_epoch,
+        durability: live.durability.into(),
+        durability_reason: live.durability_reason,
         ..known
     }
 }
 
-fn store(area: &std::path::Path, size: u64, policy: FullPolicy) -> v1::StoreConfig {
-    let (full_policy, delay) = match policy {
+fn store(record: &VolumeRecord) -> v1::StoreConfig {
+    let (full_policy, delay) = match record.policy {
         FullPolicy::Drop => (v1::FullPolicy::Drop, None),
         FullPolicy::Slow { max_write_delay_ms } => (
             v1::FullPolicy::Slow,
@@ -201,9 +200,14 @@ fn store(area: &std::path::Path, size: u64, policy: FullPolicy) -> v1::StoreConf
         ),
     };
     v1::StoreConfig {
-        area_path: area.display().to_string(),
-        area_size_bytes: size,
+        area_path: record.area_path.display().to_string(),
+        area_size_bytes: record.area_size_bytes,
         full_policy: full_policy.into(),
         max_write_delay: delay,
+        durability: match record.durability {
+            Durability::Auto => v1::TrackingDurability::Unspecified.into(),
+            Durability::Volatile => v1::TrackingDurability::Volatile.into(),
+            Durability::Durable => v1::TrackingDurability::Durable.into(),
+        },
     }
 }

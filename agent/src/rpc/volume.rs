@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use tidemark_proto::v1::{self, volume_service_server::VolumeService};
-use tidemark_store::catalog::{FullPolicy, Transport};
+use tidemark_store::catalog::{Durability, FullPolicy, Transport};
 use tonic::{Request, Response, Status};
 
 use super::{
@@ -122,8 +122,18 @@ fn attach_args(asked: v1::AttachVolumeRequest) -> Result<AttachArgs, Error> {
         v1::TransportKind::Portable => Transport::Portable,
         v1::TransportKind::Ublk => Transport::Ublk,
     };
+    let durability = match convert::known("store.durability", store.durability)? {
+        v1::TrackingDurability::Unspecified => Durability::Auto,
+        v1::TrackingDurability::Volatile => Durability::Volatile,
+        v1::TrackingDurability::Durable => Durability::Durable,
+        v1::TrackingDurability::Suspended => {
+            let why = "nobody can ask for SUSPENDED: VOLATILE or DURABLE";
+            return Err(Error::invalid("store.durability", why));
+        }
+    };
     Ok(AttachArgs {
         transport,
+        durability,
         name: asked.name,
         origin_path: asked.origin_path.into(),
         block_bytes: asked.block_bytes,

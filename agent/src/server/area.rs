@@ -14,6 +14,7 @@ use nix::{
 };
 
 use super::outcome::StartFailure;
+use crate::host::memory_dir;
 
 /// The area's file or device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -189,6 +190,12 @@ impl AreaFile {
             .blocks_available()
             .saturating_mul(space.fragment_size());
         Ok(size.saturating_sub(has) <= free)
+    }
+
+    /// Whether it ends with the host.
+    pub(super) fn is_in_memory(&self) -> io::Result<bool> {
+        let in_memory = memory_dir::is_in_memory(&self.path)?;
+        Ok(in_memory && !self.file.metadata()?.file_type().is_block_device())
     }
 
     /// Where it is.

@@ -1,7 +1,8 @@
 //! The last resort when the servers of a volume die again and again: the host gets its volume back.
 //!
 //! ```text
-//! tracking ends   what an earlier server left is removed first: a death from here on cannot go unnoticed
+//! tracking ends   what an earlier server left is removed first, and the area given up: a death from here on
+//!                 cannot go unnoticed
 //! serve           the device is taken up with nothing behind it but the origin, so that what waits can end
 //! swap out        the volume gets its own table back
 //! clean up        devices, views, the area's owner; a note says that the volume is not tracked, and why
@@ -57,6 +58,10 @@ pub(super) fn fall_back(args: &VolumeArgs, cause: &str) -> Result<(), StartError
                 return Err(StartError::ForeignInterposer { over: over.node() });
             }
             forget(&state_dir, &journal)?;
+            // From here on the host writes untracked.
+            if let Err(error) = free_area(args) {
+                tracing::warn!(%error, "the area still tells of earlier tracking");
+            }
             swap_out(args, insertion)?;
         }
         Recovered::Nothing if left.is_some() => {

@@ -35,6 +35,7 @@ use std::{
 
 use anyhow::Context;
 use clap::ValueEnum;
+use futures_lite::future::block_on;
 use tidemark_store::units::Id;
 use tracing_subscriber::EnvFilter;
 
@@ -82,9 +83,15 @@ pub struct VolumeArgs {
     /// How the volume is presented to the host
     #[arg(long, value_enum, default_value_t = TransportArg::Auto)]
     pub transport: TransportArg,
+    /// Whether tracking outlives the host
+    #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
+    pub durability: DurabilityArg,
     /// The volume was attached before: a start without its state is a loss of tracking
     #[arg(long)]
     pub again: bool,
+    /// What the area tells of earlier tracking must not be believed, for this reason
+    #[arg(long, value_name = "CAUSE")]
+    pub distrust: Option<String>,
     /// Serve no more: give the volume its own table back, for this reason
     #[arg(long, value_name = "CAUSE")]
     pub fall_back: Option<String>,
@@ -99,6 +106,17 @@ pub enum TransportArg {
     Portable,
     /// A block device of the kernel's; device-mapper volumes also while mounted
     Ublk,
+}
+
+/// Whether tracking outlives the host, on the command line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum DurabilityArg {
+    /// It does, unless the area lies in memory
+    Auto,
+    /// It does not
+    Volatile,
+    /// It does
+    Durable,
 }
 
 /// [`FullPolicy`] on the command line.
@@ -160,6 +178,8 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     if let Some(guard) = served.guard.clone() {
         spawn("guard", move || guard.watch())?;
     }
+    let volume = running.volume();
+    spawn("journal", move || block_on(volume.keep_journal()))?;
     spawn("signals", move || pass_on(signals, &stop))?;
     spawn("accept", move || listen::accept(&listener, &served))?;
     process::lock_memory();

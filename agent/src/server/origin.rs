@@ -15,8 +15,9 @@ use super::{TransportArg, VolumeArgs, start_error::StartError};
 use crate::{
     host::{
         claim::{Claimed, Purpose, claim},
+        clock,
         device::DeviceNumber,
-        dm::disk,
+        dm::{Sectors, disk},
     },
     insertion::{self, Bypass, DmVolume, Hint, Insertion, Recovered, Sight, Site},
     transport::ublk::{self, Features, Ublk},
@@ -87,14 +88,14 @@ pub(super) fn find(
     let must = args.transport == TransportArg::Ublk;
     let features = match driver {
         Err(why) if must => return Err(StartError::NoUblk { why }),
-        Err(_) => return portable(args),
+        Err(_) => return portable(args, state_dir, device),
         Ok(features) => features,
     };
     if journal.exists() || device.is_some_and(disk::is_dm) {
-        return live(args, &journal, protected, features);
+        return live(args, state_dir, protected, features);
     }
     if device.is_none() && !must {
-        return portable(args);
+        return portable(args, state_dir, device);
     }
     insertion::check(&args.origin, protected)?;
     let claimed = claim(&args.origin, Purpose::Origin)?;
@@ -109,7 +110,8 @@ pub(super) fn find(
         (Some(_), Some(modified_us)) => Continuity::ModifiedAt(modified_us),
         // What the host asked for since waits in the kernel.
         (Some(_), None) => Continuity::Unbroken,
-        (None, _) => lost(args),
+        (None, Some(modified_us)) => left_alone(args, modified_us),
+        (None, None) => continuity_of(args, state_dir, device),
     };
     Ok(Origin {
         claimed,
@@ -121,15 +123,19 @@ pub(super) fn find(
     })
 }
 
-fn portable(args: &VolumeArgs) -> Result<Origin, StartError> {
+fn portable(
+    args: &VolumeArgs,
+    state_dir: &Path,
+    device: Option<DeviceNumber>,
+) -> Result<Origin, StartError> {
     let claimed = claim(&args.origin, Purpose::Origin)?;
     let continuity = match modified_us(&claimed) {
-        Some(modified_us) => Continuity::ModifiedAt(modified_us),
-        None if args.again => Continuity::Broken(
+        Some(modified_us) => left_alone(args, modified_us),
+        None if args.again && has_state(state_dir) => Continuity::Broken(
             "the volume server died, and nothing tells whether the origin was modified since"
                 .to_owned(),
         ),
-        None => lost(args),
+        None => continuity_of(args, state_dir, device),
     };
     Ok(Origin {
         claimed,
@@ -138,24 +144,56 @@ fn portable(args: &VolumeArgs) -> Result<Origin, StartError> {
     })
 }
 
-/// Nothing of an earlier server is there to go on with.
-fn lost(args: &VolumeArgs) -> Continuity {
-    Continuity::Broken(if args.again {
-        "what tracked the volume ended with the host or was taken away; changes made meanwhile \
-         are not known"
-            .to_owned()
-    } else {
-        "attached".to_owned()
-    })
+/// What a server left in memory, which ends with the host.
+fn has_state(state_dir: &Path) -> bool {
+    state_dir.join("state").exists()
+}
+
+/// An image tells when it was modified. Before the host started, an earlier server did that.
+fn left_alone(args: &VolumeArgs, modified_us: u64) -> Continuity {
+    match clock::booted_us() {
+        Some(booted_us) if args.again && modified_us < booted_us => Continuity::Unbroken,
+        _ => Continuity::ModifiedAt(modified_us),
+    }
+}
+
+/// No earlier server's device is there, so that others may write to the origin. After a start of
+/// the host the kernel tells whether they did, and the area what was tracked before.
+fn continuity_of(args: &VolumeArgs, state_dir: &Path, device: Option<DeviceNumber>) -> Continuity {
+    if !args.again {
+        return Continuity::Broken("attached".to_owned());
+    }
+    let why = match device.and_then(Sectors::of) {
+        _ if has_state(state_dir) => {
+            "what tracked the volume was taken away; changes made meanwhile are not known"
+                .to_owned()
+        }
+        None => {
+            "what tracked the volume ended with the host, and nothing tells whether the volume \
+                 was changed since"
+                .to_owned()
+        }
+        Some(sectors) if sectors.total() > 0 => format!(
+            "{} sectors were written to the volume since the host started, before it was tracked \
+             again",
+            sectors.total()
+        ),
+        Some(_) => return Continuity::Unbroken,
+    };
+    Continuity::Broken(why)
 }
 
 fn live(
     args: &VolumeArgs,
-    journal: &Path,
+    state_dir: &Path,
     protected: &[PathBuf],
     features: Features,
 ) -> Result<Origin, StartError> {
+    let journal = &state_dir.join(JOURNAL);
     let left = Ublk::left_behind(args.volume_id);
+    // Before anything of ours is done to it.
+    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
+    let untouched = continuity_of(args, state_dir, device);
     let hint = Hint {
         volume: DmVolume::of_path(&args.origin).map_err(insertion::InsertionError::from)?,
         over: left,
@@ -179,7 +217,7 @@ fn live(
                 });
             };
             let insertion = Site::new(args.volume_id, journal)?.prepare(&volume)?;
-            (prepared(insertion), lost(args))
+            (prepared(insertion), untouched)
         }
         Recovered::Bypassed(mut insertion) => {
             Ublk::delete_left_behind(args.volume_id)?;

@@ -23,7 +23,7 @@ use futures_lite::future::block_on;
 use tidemark_store::units::Geometry;
 
 use super::{
-    VolumeArgs,
+    DurabilityArg, VolumeArgs,
     area::AreaFile,
     listen,
     origin::{self, Origin, Way},
@@ -281,8 +281,25 @@ fn open_engine(
         policy: args.full_policy(),
         clock: SystemClock,
         continuity,
+        durable: is_durable(args, area)?,
+        distrust: args.distrust.clone(),
+        max_active_regions: None,
     }))?;
     Ok((volume, discard_zeroes))
+}
+
+/// Whether tracking is to outlive the host, which an area in memory does not.
+fn is_durable(args: &VolumeArgs, area: &AreaFile) -> Result<bool, StartError> {
+    let in_memory = area.is_in_memory();
+    let in_memory = in_memory.map_err(StartError::io("looking at", area.path()))?;
+    match args.durability {
+        DurabilityArg::Volatile => Ok(false),
+        DurabilityArg::Auto => Ok(!in_memory),
+        DurabilityArg::Durable if in_memory => Err(StartError::AreaInMemory {
+            path: area.path().to_owned(),
+        }),
+        DurabilityArg::Durable => Ok(true),
+    }
 }
 
 fn is_empty(dir: &Path) -> bool {

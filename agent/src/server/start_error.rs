@@ -32,6 +32,11 @@ pub(super) enum StartError {
         "the {what} must not lie on the volume itself: {chain}. Choose a path on another file system"
     )]
     OnVolume { what: &'static str, chain: String },
+    #[error(
+        "the area {path} lies in memory, so tracking cannot outlive the host: choose a path on a \
+         disk, or volatile tracking"
+    )]
+    AreaInMemory { path: PathBuf },
     #[error(transparent)]
     Area(#[from] AreaError),
     #[error(transparent)]
@@ -84,10 +89,13 @@ impl StartError {
             Self::Origin(error) => claim_kind(error),
             Self::Geometry { .. } => StartFailure::OriginUnsuitable,
             Self::OnVolume { .. } => StartFailure::AreaOnVolume,
+            Self::AreaInMemory { .. } => StartFailure::Unsupported,
             Self::Area(error) => error.kind(),
             Self::Open(OpenError::AreaCorrupt(_)) => StartFailure::AreaCorrupt,
             Self::Open(OpenError::AreaTooSmall { .. }) => StartFailure::AreaNoSpace,
-            Self::Open(OpenError::Area(_) | OpenError::State { .. }) => StartFailure::Internal,
+            Self::Open(OpenError::Area(_) | OpenError::Stale(_) | OpenError::State { .. }) => {
+                StartFailure::Internal
+            }
             Self::Memory(MemoryDirError::NoMemory { .. }) | Self::Mount(MountError::NoFuse) => {
                 StartFailure::Unsupported
             }

@@ -178,6 +178,7 @@ mod tests {
             ranges: vec![range; MAX_RANGES],
             next_bytes: u64::MAX,
             last: false,
+            over_report_bytes: u64::MAX,
         };
         let reply = tidemark_proto::private::Reply {
             result: Some(tidemark_proto::private::reply::Result::Extents(page)),

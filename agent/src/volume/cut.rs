@@ -20,12 +20,13 @@ use tidemark_store::{
 };
 
 use super::{
-    Checkpoint, Clock, Cut, CutError, EventKind, HoldToken, ReleaseError, Tracker, Volume,
+    Checkpoint, Clock, Cut, CutError, EventKind, HoldToken, ReleaseError, Step, Tracker, Volume,
     gate::CloseError, lock,
 };
 use crate::{disk::Disk, request::Errno};
 
-/// A hold in force.
+/// A hold in force; its times are [`Clock::elapsed_us`], so that no setting of the host's clock
+/// makes it longer.
 #[derive(Clone, Copy)]
 pub(super) struct Hold {
     token: HoldToken,
@@ -41,14 +42,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         self.tracker
             .prepare()
             .map_err(|error| state_error(&error))?;
-        let began_us = self.clock.now_us();
-        self.gate
-            .close(self.clock.sleep(max))
-            .await
-            .map_err(|error| match error {
-                CloseError::Closed => CutError::Busy,
-                CloseError::TimedOut => CutError::TimedOut,
-            })?;
+        let began_us = self.clock.elapsed_us();
+        let closed = match self.clock.omits(Step::Drain) {
+            true => self.gate.shut(),
+            false => self.gate.close(self.clock.sleep(max)).await,
+        };
+        closed.map_err(|error| match error {
+            CloseError::Closed => CutError::Busy,
+            CloseError::TimedOut => CutError::TimedOut,
+        })?;
         let mut hold = lock(&self.hold);
         let token = HoldToken(self.next_token());
         *hold = Some(Hold {
@@ -75,10 +77,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// I4: no change is in flight. What is recorded before the epoch ends counts only once it
     /// has: a process that dies in between has made no cut.
     fn cut_held(&self, hold: &Hold, snapshot: Option<Id>) -> Result<Cut, CutError> {
-        let now_us = self.clock.now_us();
-        if now_us > hold.ends_us {
+        if self.clock.elapsed_us() > hold.ends_us {
             return Err(CutError::TimedOut);
         }
+        let now_us = self.clock.now_us();
         let epoch = self.tracker.epoch();
         if let Some(id) = snapshot {
             self.layers
@@ -94,7 +96,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         self.state.add_checkpoint(entry);
         let lineage = self.tracker.lineage().id;
-        if !self.tracker.roll() {
+        let ended = || {
+            let ended = self.tracker.current();
+            self.tracker.roll().then_some(ended)
+        };
+        if !self.journal.cut(entry, ended) {
             self.state.remove_checkpoint(epoch);
             snapshot.map(|id| self.layers.end(id, Fate::Lost));
             return Err(CutError::State(Errno::EIO));
@@ -105,8 +111,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 epoch,
                 created_us: now_us,
             },
-            held: Duration::from_micros(self.clock.now_us().saturating_sub(hold.began_us)),
+            held: Duration::from_micros(self.clock.elapsed_us().saturating_sub(hold.began_us)),
         })
+    }
+
+    /// Returns when every cut, reset and change so far outlives the host, or cannot be made to:
+    /// before it does, a cut may be undone by a power cut.
+    pub async fn settle(&self) {
+        self.journal.settle(&self.clock).await;
     }
 
     /// Lets changes go on without a cut; nothing when the hold ended already.
@@ -121,7 +133,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Ends a hold whose time ran out: its owner may be dead.
     pub(super) fn end_expired_hold(&self) {
         let mut hold = lock(&self.hold);
-        if hold.is_some_and(|hold| self.clock.now_us() > hold.ends_us) {
+        let ran_out = hold.is_some_and(|hold| self.clock.elapsed_us() > hold.ends_us);
+        if ran_out && !self.clock.omits(Step::EndHold) {
             *hold = None;
             self.gate.open();
         }
@@ -142,6 +155,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Forgets a checkpoint: diffs can no longer be asked against it. A snapshot's data stays.
     pub fn forget(&self, epoch: Epoch) -> Result<(), ReleaseError> {
         let known = self.state.remove_checkpoint(epoch);
+        if known {
+            self.journal.forget(epoch);
+        }
         known
             .then_some(())
             .ok_or(ReleaseError::CheckpointNotFound(epoch))
@@ -156,10 +172,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             cause: cause.to_owned(),
             since_us: self.clock.now_us(),
         };
-        let outcome = self
-            .tracker
-            .reset(&lineage)
-            .map_err(|error| state_error(&error));
+        let reset = || self.tracker.reset(&lineage).map(|()| self.tracker.epoch());
+        let outcome = self.journal.reset(&lineage, reset);
+        let outcome = outcome.map_err(|error| state_error(&error));
         if outcome.is_ok() {
             for entry in self.state.checkpoints() {
                 self.state.remove_checkpoint(entry.epoch);
@@ -168,6 +183,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         self.unhold(token);
         outcome?;
+        self.settle().await;
         self.event(
             EventKind::TrackingReset,
             Id::NIL,
@@ -188,6 +204,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let epochs = self.checkpoint_epochs();
         for epoch in &epochs[..epochs.len().saturating_sub(MAX_CHECKPOINTS - 1)] {
             self.state.remove_checkpoint(*epoch);
+            self.journal.forget(*epoch);
             let message = format!(
                 "checkpoint {epoch} was forgotten: a volume keeps {} of them",
                 MAX_CHECKPOINTS - 1

@@ -21,6 +21,11 @@ pub enum OpenError {
     /// The area's device failed.
     #[error("the area cannot be read or written: {0}")]
     Area(Errno),
+    /// The journal of tracking could not be told that its lineage ended.
+    #[error(
+        "what the area tells of earlier tracking cannot be taken back: {0}. Choose another area"
+    )]
+    Stale(Errno),
     /// The state directory failed.
     #[error("state in {path}: {source}")]
     State {

@@ -6,7 +6,7 @@ use tidemark_store::{
     units::{BlockRange, ByteRange, Epoch, Id},
 };
 
-use super::{ChangeError, Clock, Extent, ExtentPage, Kind, Tracker, ViewError, Volume};
+use super::{ChangeError, Clock, Extent, ExtentPage, Kind, Step, Tracker, ViewError, Volume};
 use crate::{disk::Disk, request::Errno};
 
 /// The last diff between two checkpoints, so that its next page need not compute it again.
@@ -38,7 +38,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ChangeError::TrackingReset { cause: now.cause });
         }
         let extents = set.runs(first).map(|(run, kind)| self.extent(run, kind));
-        Ok(page(extents, max))
+        Ok(ExtentPage {
+            over_report_bytes: set.coarse_blocks() * self.geometry.block_bytes(),
+            ..page(extents, max)
+        })
     }
 
     fn check_checkpoints(&self, since: Epoch, until: Option<Epoch>) -> Result<(), ChangeError> {
@@ -65,8 +68,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     ) -> Result<std::sync::Arc<ChangeSet>, ChangeError> {
         let key = until.map(|until| (lineage, since, until));
         let mut cache = super::lock(&self.diff_cache);
-        if let Some((cached, set)) = cache.as_ref()
-            && Some(*cached) == key
+        if let (Some(key), Some((cached, set))) = (key, cache.as_ref())
+            && (*cached == key || self.clock.omits(Step::CompareSpan))
         {
             return Ok(set.clone());
         }
@@ -142,6 +145,7 @@ fn page(extents: impl Iterator<Item = Extent>, max: usize) -> ExtentPage {
     ExtentPage {
         extents: page,
         next: extents.next().map(|extent| extent.range.offset),
+        over_report_bytes: 0,
     }
 }
 

@@ -139,13 +139,7 @@ impl Gate {
         &self,
         time_is_up: impl Future<Output = ()>,
     ) -> Result<(), CloseError> {
-        {
-            let mut state = self.lock();
-            if state.closed {
-                return Err(CloseError::Closed);
-            }
-            state.closed = true;
-        }
+        self.shut()?;
         let drained = async {
             while self.lock().in_flight > 0 {
                 let mut changed = pin!(self.changed.listen());
@@ -166,6 +160,16 @@ impl Gate {
             self.open();
             Err(CloseError::TimedOut)
         }
+    }
+
+    /// Lets nothing enter any more, and waits for nothing.
+    pub(super) fn shut(&self) -> Result<(), CloseError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(CloseError::Closed);
+        }
+        state.closed = true;
+        Ok(())
     }
 
     /// Lets changes enter again.

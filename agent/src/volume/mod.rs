@@ -9,12 +9,14 @@
 //! The engine knows no transport, no thread and no clock of its own, so that a simulator can
 //! drive it over any [`Disk`].
 
+mod clock;
 mod counters;
 mod cut;
 mod error;
 mod events;
 mod extents;
 mod gate;
+mod journal;
 mod open;
 mod plan;
 mod preserve;
@@ -29,7 +31,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering::AcqRel},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use event_listener::Event as Notice;
@@ -37,10 +39,12 @@ use tidemark_store::{
     area::Superblock,
     cow::{Index, Layers},
     state::{self, State},
-    units::{Geometry, Id},
+    units::{Epoch, Geometry, Id},
 };
 
+pub use clock::{Clock, Step, SystemClock};
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
+pub use journal::Durability;
 pub use open::{Continuity, Options, free_area};
 pub use tracker::Tracker;
 pub use types::{
@@ -54,31 +58,6 @@ use crate::disk::Disk;
 const RESET_HOLD: Duration = Duration::from_secs(5);
 /// Slots that housekeeping looks at before it looks at anything else.
 const HOUSEKEEPING_SLOTS: u32 = 1 << 16;
-
-/// Time, so that a simulator can own it.
-pub trait Clock: Send + Sync {
-    /// Microseconds since the UNIX epoch.
-    fn now_us(&self) -> u64;
-    /// Returns after `time`.
-    fn sleep(&self, time: Duration) -> impl Future<Output = ()>;
-}
-
-/// The host's clock.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SystemClock;
-
-impl Clock for SystemClock {
-    fn now_us(&self) -> u64 {
-        let since = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
-    }
-
-    async fn sleep(&self, time: Duration) {
-        async_io::Timer::after(time).await;
-    }
-}
 
 /// One volume: its origin, its area, and everything that is known of its past.
 ///
@@ -96,6 +75,8 @@ pub struct Volume<O, A, C> {
     index: Index,
     tracker: tracker::MapTracker,
     gate: gate::Gate,
+    journal: journal::Journal,
+    recovered: Option<Epoch>,
     hold: Mutex<Option<cut::Hold>>,
     tokens: Mutex<u64>,
     counters: counters::LiveCounters,
@@ -140,6 +121,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             checkpoints,
             counters: self.counters.sums(),
             changed_bytes: self.tracker.changed_blocks() * block,
+            durability: self.journal.durability(),
+            recovered: self.recovered,
         }
     }
 
@@ -175,6 +158,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             self.sweep();
         }
         self.note_calm();
+        let now_us = self.clock.now_us();
+        self.journal.housekeep(now_us, || self.tracker.current());
+        if let Some(why) = self.journal.untold() {
+            let message = format!(
+                "tracking does not outlive the host now: {why}. It is tried again; the volume \
+                 itself is not affected"
+            );
+            self.event(EventKind::DurabilitySuspended, Id::NIL, message);
+        }
     }
 
     /// Frees every slot that no live snapshot needs.
@@ -223,6 +215,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
 fn random_id() -> Id {
     Id(uuid::Uuid::new_v4().into_bytes())
+}
+
+fn random_u64() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().1
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -7,15 +7,22 @@ use std::{
 
 use event_listener::Event;
 use tidemark_store::{
-    area::{self, SUPERBLOCK_BYTES, Superblock, SuperblockError},
+    area::{Layout, SUPERBLOCK_BYTES, Superblock, SuperblockError},
     cow::{Index, Layers},
+    journal::Recovered,
     state::{Fate, Identity, Lineage, State},
     units::{Epoch, Geometry, Id},
 };
 
 use super::{
-    Clock, EventKind, FullPolicy, OpenError, Volume, counters::LiveCounters, events::EventLog,
-    gate::Gate, preserve::Buffers, random_id, tracker::MapTracker,
+    Clock, EventKind, FullPolicy, OpenError, Volume,
+    counters::LiveCounters,
+    events::EventLog,
+    gate::Gate,
+    journal::{self, Journal},
+    preserve::Buffers,
+    random_id, random_u64,
+    tracker::MapTracker,
 };
 use crate::disk::Disk;
 
@@ -40,6 +47,14 @@ pub struct Options<O, A, C> {
     pub clock: C,
     /// Whether what a dead process left can be gone on with.
     pub continuity: Continuity,
+    /// Tracking is to outlive the host: the area is on a medium that does, and
+    /// [`Volume::keep_journal`] runs.
+    pub durable: bool,
+    /// Why what the area's journal tells must not be believed.
+    pub distrust: Option<String>,
+    /// Most regions that count as changed whole if the host stops; `None` chooses 1,024, or a 64th
+    /// of the volume where that is more.
+    pub max_active_regions: Option<u64>,
 }
 
 /// Whether somebody else may have written to the origin since the last process died.
@@ -64,12 +79,20 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             geometry: options.geometry,
             slots: superblock.slots,
         };
-        let (state, past) = open_state(&options, identity)?;
+        let buffers = Buffers::default();
+        let recovery = recover(&options, &superblock, identity, &buffers).await?;
+        let (state, past) = open_state(&options, identity, recovery.failure)?;
         let state = Arc::new(state);
         let layers = Layers::open(Arc::clone(&state));
         let index = Index::open(Arc::clone(&state), superblock.slots)
             .map_err(|source| state_error(&options.state_dir, source))?;
         let (tracker, reset) = open_tracker(&options, &state, &past)?;
+        let stale = reset.is_some() || matches!(past, Past::None) || !options.durable;
+        if stale && recovery.newest.0 > 0 {
+            // What it tells is of a lineage that ended, also if the host stops right now.
+            let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
+            wiped.map_err(OpenError::Stale)?;
+        }
         let volume = Self {
             geometry: options.geometry,
             discard_zeroes: options.origin.discard_zeroes(),
@@ -83,11 +106,18 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             index,
             tracker,
             gate: Gate::new(),
+            journal: Journal::new(
+                options.geometry,
+                options.durable,
+                options.max_active_regions,
+                recovery.newest,
+            ),
+            recovered: recovery.epoch,
             hold: Mutex::default(),
             tokens: Mutex::default(),
             counters: LiveCounters::default(),
             events: EventLog::default(),
-            buffers: Buffers::default(),
+            buffers,
             diff_cache: Mutex::default(),
             space_freed: Event::new(),
             filling: AtomicBool::new(false),
@@ -102,6 +132,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 Id::NIL,
                 format!("tracking started anew: {cause}"),
             );
+        }
+        if let Some(message) = recovery.message {
+            volume.event(EventKind::TrackingRecovered, Id::NIL, message);
         }
         volume.housekeep();
         Ok(volume)
@@ -145,11 +178,12 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
     options: &Options<O, A, C>,
 ) -> Result<Superblock, OpenError> {
     let have = options.area.capacity();
-    let need = area::min_capacity(options.geometry);
+    let layout = Layout::of(options.geometry);
+    let need = layout.min_capacity();
     if have < need {
         return Err(OpenError::AreaTooSmall { have, need });
     }
-    let slots = area::slots_in(have, options.geometry);
+    let slots = layout.slots_in(have);
     let found = read_superblock(&options.area).await?;
     if let Some(found) = found {
         let ours = found.volume == options.volume_id
@@ -170,7 +204,7 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
         volume: options.volume_id,
         area: random_id(),
         geometry: options.geometry,
-        first_slot_bytes: area::FIRST_SLOT_BYTES,
+        first_slot_bytes: layout.first_slot_bytes(),
         slots,
     };
     write_superblock(&options.area, &fresh).await?;
@@ -216,6 +250,83 @@ async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(
         .map_err(OpenError::Area)
 }
 
+/// What became of looking into the area's journal.
+#[derive(Default)]
+struct Recovery {
+    /// Generation and half of the newest image.
+    newest: (u64, u64),
+    /// Why nothing could be taken up from it, when it was looked at.
+    failure: Option<String>,
+    /// What to tell when something was.
+    message: Option<String>,
+    /// The epoch that was running then.
+    epoch: Option<Epoch>,
+}
+
+/// Where the state is gone and the journal tells what it was: writes it anew.
+async fn recover<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    superblock: &Superblock,
+    identity: Identity,
+    buffers: &Buffers,
+) -> Result<Recovery, OpenError> {
+    let newest = journal::newest(&options.area, superblock).await;
+    let mut recovery = Recovery {
+        newest: match &newest {
+            Ok(found) => found.map_or((0, 0), |(header, half)| (header.generation, half)),
+            Err(_) => (0, 0),
+        },
+        ..Recovery::default()
+    };
+    if options.state_dir.join("state").exists() || !options.durable {
+        return Ok(recovery);
+    }
+    let known = match newest {
+        Ok(newest) => known(options, superblock, newest, buffers).await,
+        Err(why) => Err(why),
+    };
+    match known {
+        Ok(known) => {
+            let restored = journal::restore(&options.state_dir, identity, &known, random_u64());
+            restored.map_err(|source| state_error(&options.state_dir, source))?;
+            recovery.message = Some(recovered(&known));
+            recovery.epoch = Some(known.running.last);
+        }
+        Err(why) => recovery.failure = Some(why),
+    }
+    Ok(recovery)
+}
+
+/// What the journal tells, if it is to be believed.
+async fn known<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    superblock: &Superblock,
+    newest: Option<journal::Newest>,
+    buffers: &Buffers,
+) -> Result<Recovered, String> {
+    if let Some(why) = &options.distrust {
+        return Err(why.clone());
+    }
+    if let Continuity::Broken(why) = &options.continuity {
+        return Err(why.clone());
+    }
+    let known = journal::recover(&options.area, superblock, newest).await?;
+    let stopped_us = known.written_us.saturating_add(ALIVE_SLACK_US);
+    if matches!(options.continuity, Continuity::ModifiedAt(at) if at > stopped_us) {
+        return Err("the origin was modified after its tracking stopped".to_owned());
+    }
+    journal::compare(&known.origin, &options.origin, buffers).await?;
+    Ok(known)
+}
+
+fn recovered(known: &Recovered) -> String {
+    let regions = known.active.len();
+    format!(
+        "tracking goes on where the host stopped; {regions} MiB that were being changed then count \
+         as changed whole, and snapshots are gone"
+    )
+}
+
 /// What a predecessor left.
 enum Past {
     /// Nothing.
@@ -230,14 +341,16 @@ enum Past {
 fn open_state<O, A, C: Clock>(
     options: &Options<O, A, C>,
     identity: Identity,
+    not_recovered: Option<String>,
 ) -> Result<(State, Past), OpenError> {
     let path = options.state_dir.join("state");
     let found = State::open(&path, identity).map_err(|source| state_error(&path, source))?;
     let Some(state) = found else {
-        let cause = match &options.continuity {
-            Continuity::Broken(cause) => cause,
-            Continuity::ModifiedAt(_) => "attached",
-            Continuity::Unbroken => "what an earlier server had tracked is gone",
+        let cause = match (&options.continuity, &not_recovered) {
+            (Continuity::Broken(cause), _) => cause,
+            (Continuity::Unbroken, Some(why)) => why,
+            (Continuity::ModifiedAt(_), _) => "attached",
+            (Continuity::Unbroken, None) => "what an earlier server had tracked is gone",
         };
         let lineage = new_lineage(cause, &options.clock);
         let state = State::create(&path, identity, &lineage, Epoch::FIRST);

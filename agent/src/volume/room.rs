@@ -95,9 +95,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     }
 
     async fn delay(&self, time: Duration) {
-        let began = self.clock.now_us();
+        let began = self.clock.elapsed_us();
         self.wait_for_space(time).await;
-        let waited = self.clock.now_us().saturating_sub(began);
+        let waited = self.clock.elapsed_us().saturating_sub(began);
         self.counters.delayed_us.fetch_add(waited, Relaxed);
     }
 

@@ -1,6 +1,7 @@
 //! The path of one request: the whole of it on one screen.
 //!
-//! - **I1 mark first**: no change reaches the origin before it is marked.
+//! - **I1 mark first**: no change reaches the origin before it is marked, and its region's intent
+//!   is durable where tracking is.
 //! - **I2 preserve first**: no block that a snapshot needs is overwritten before its old data is
 //!   published.
 //! - **I4 clean cut**: a change is between `enter` and the drop of its pass, and a cut waits for
@@ -8,7 +9,9 @@
 //! - **I5 no cache of ours**: the origin has answered before the host is.
 //! - **I7 the volume first**: nothing that happens to a snapshot fails a request.
 
-use super::{Clock, Volume, plan};
+use tidemark_store::units::BlockRange;
+
+use super::{Clock, Step, Volume, journal::Watched, plan};
 use crate::{
     disk::{Disk, forward},
     request::{Errno, Request},
@@ -23,17 +26,45 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            forward(&self.origin, &mut request).await?;
+            self.forward(&mut request).await?;
             self.counters.count(&request);
             return Ok(());
         };
         let _pass = self.gate.enter(change.touched).await;
-        self.tracker.mark(&change);
-        self.preserve(change.touched).await;
-        forward(&self.origin, &mut request).await?;
+        if !self.clock.omits(Step::Mark) {
+            self.tracker.mark(&change);
+        }
+        let _watched = self.make_durable(&request, change.touched).await;
+        if !self.clock.omits(Step::Preserve) {
+            self.preserve(change.touched).await;
+        }
+        self.forward(&mut request).await?;
         self.tracker.settle(&change);
         self.counters.count(&request);
         Ok(())
+    }
+
+    /// The origin's answer is the host's.
+    async fn forward(&self, request: &mut Request<'_>) -> Result<(), Errno> {
+        if matches!(request, Request::Flush) && self.clock.omits(Step::ForwardFlush) {
+            return Ok(());
+        }
+        let answer = forward(&self.origin, request).await;
+        if self.clock.omits(Step::PassError) {
+            return Ok(());
+        }
+        answer
+    }
+
+    /// What the journal must tell before the change is issued.
+    async fn make_durable(&self, request: &Request<'_>, blocks: BlockRange) -> Option<Watched<'_>> {
+        let bytes = plan::range_of(request)?;
+        let watched = self.journal.watch(bytes, &self.clock).await;
+        let map = || self.tracker.current();
+        if !self.clock.omits(Step::TellFirst) {
+            self.journal.admit(blocks, map, &self.clock).await;
+        }
+        watched
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Errno> {

@@ -118,7 +118,22 @@ impl MapTracker {
         Ok(())
     }
 
-    fn current(&self) -> Arc<DenseMap> {
+    /// First and last epoch of the change maps of ended epochs, ascending.
+    pub(super) fn spans(&self) -> Vec<(Epoch, Epoch)> {
+        self.history_with_ended().spans()
+    }
+
+    /// The changes of the map with these epochs; `None` when it was merged or dropped meanwhile.
+    pub(super) fn span(
+        &self,
+        first: Epoch,
+        last: Epoch,
+    ) -> Result<Option<ChangeSet>, HistoryError> {
+        self.history_with_ended().span(first, last)
+    }
+
+    /// The running epoch's map.
+    pub(super) fn current(&self) -> Arc<DenseMap> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
     }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 use tidemark_store::units::{ByteRange, Epoch, Geometry, Id};
 pub use tidemark_store::{changes::Kind, state::Fate};
 
+use super::Durability;
+
 /// What happens to snapshots when the store fills; the host's write always goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FullPolicy {
@@ -69,6 +71,8 @@ pub struct ExtentPage {
     pub extents: Vec<Extent>,
     /// Where the next page starts; `None` when there is none.
     pub next: Option<u64>,
+    /// Of all that is to be told, on this page and others: how many bytes at most did not change.
+    pub over_report_bytes: u64,
 }
 
 /// Sums since the process started.
@@ -119,6 +123,11 @@ pub struct Status {
     pub counters: Counters,
     /// Bytes marked in the running epoch, in whole blocks.
     pub changed_bytes: u64,
+    /// Whether tracking outlives the host.
+    pub durability: Durability,
+    /// The epoch that was running when the host stopped, where tracking was taken up from the area
+    /// by this process.
+    pub recovered: Option<Epoch>,
 }
 
 /// Something that an operator should know.
@@ -151,4 +160,8 @@ pub enum EventKind {
     TrackingReset,
     /// The oldest checkpoint made room for a new one.
     CheckpointForgotten,
+    /// Tracking would end with the host now.
+    DurabilitySuspended,
+    /// Tracking was taken up where the host stopped.
+    TrackingRecovered,
 }

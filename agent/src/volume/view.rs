@@ -6,13 +6,13 @@
 //! snapshot that ended meanwhile may have lost its slots, so its fate is asked for last of all.
 
 use tidemark_store::{
-    area,
+    area::Layout,
     cow::Found,
     state::{Fate, SnapshotEntry},
     units::{Block, BlockRange, ByteRange, Epoch, Id},
 };
 
-use super::{Clock, ViewError, Volume};
+use super::{Clock, Step, ViewError, Volume};
 use crate::{
     disk::{Disk, Run},
     request::Errno,
@@ -37,9 +37,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Err(ViewError::OutOfRange(range));
         }
         let blocks = self.geometry.touched(range);
+        let early = self.clock.omits(Step::AskAgain);
+        let early = early.then(|| self.copies(blocks, snapshot.epoch));
         self.read_origin_parts(blocks, snapshot.epoch, range, into)
             .await?;
-        for copies in self.copies(blocks, snapshot.epoch) {
+        for copies in early.unwrap_or_else(|| self.copies(blocks, snapshot.epoch)) {
             self.read_copies(&copies, id, range, into).await?;
         }
         self.live_snapshot(id).map(drop)
@@ -168,7 +170,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     async fn read_slots(&self, copies: &Copies, buffer: &mut [u8]) -> Result<(), String> {
         let first = copies.found[0].slot;
         let count = u32::try_from(copies.found.len()).unwrap_or(u32::MAX);
-        let place = area::slot_range(first, count, self.geometry);
+        let place = Layout::of(self.geometry).slots(first, count);
         let read: Result<(), Errno> = self.area.read(place.offset, buffer).await;
         read.map_err(|errno| {
             format!("the store cannot be read at byte {}: {errno}", place.offset)
@@ -176,7 +178,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let block_len = usize::try_from(self.geometry.block_bytes()).unwrap_or(usize::MAX);
         for (found, bytes) in copies.found.iter().zip(buffer.chunks_exact(block_len)) {
             if crc32c::crc32c(bytes) != found.checksum {
-                let at = area::slot_range(found.slot, 1, self.geometry).offset;
+                let at = Layout::of(self.geometry).slots(found.slot, 1).offset;
                 return Err(format!(
                     "the store is damaged at byte {at}: checksum mismatch"
                 ));

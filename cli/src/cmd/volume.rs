@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tidemark_proto::v1::{
     AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy, GetVolumeRequest,
     HandOverVolumeRequest, ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest,
-    StoreConfig, TransportKind, Volume,
+    StoreConfig, TrackingDurability, TransportKind, Volume,
 };
 use uuid::Uuid;
 
@@ -89,6 +89,29 @@ pub(crate) struct AttachArgs {
     /// How the volume is presented to the host
     #[arg(long, value_enum, default_value = "auto")]
     transport: Transport,
+    /// Whether tracking survives a restart or a power cut of the host
+    #[arg(long, value_enum, default_value = "auto")]
+    durability: Durability,
+}
+
+#[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
+enum Durability {
+    /// It does, unless the area lies in memory
+    Auto,
+    /// It does not: the backup after a restart is a full one
+    Volatile,
+    /// It does; the area must be on a disk
+    Durable,
+}
+
+impl From<Durability> for TrackingDurability {
+    fn from(durability: Durability) -> Self {
+        match durability {
+            Durability::Auto => Self::Unspecified,
+            Durability::Volatile => Self::Volatile,
+            Durability::Durable => Self::Durable,
+        }
+    }
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
@@ -197,6 +220,7 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
         area_size_bytes: args.area_size,
         full_policy: full_policy.into(),
         max_write_delay: slow.then(|| units::to_proto(args.max_write_delay)),
+        durability: TrackingDurability::from(args.durability).into(),
     };
     let request = AttachVolumeRequest {
         name: args.name,
@@ -406,6 +430,15 @@ fn tracking_line(volume: &Volume) -> String {
     }
     if let Some(since) = &trust.since {
         line.push_str(&format!(", tracked since {since}"));
+    }
+    match TrackingDurability::try_from(volume.durability) {
+        Ok(TrackingDurability::Durable) => line.push_str(", survives a restart of the host"),
+        Ok(TrackingDurability::Volatile) => line.push_str(", ends with the host"),
+        Ok(TrackingDurability::Suspended) => line.push_str(&format!(
+            ", WOULD NOT SURVIVE a restart of the host now: {}",
+            volume.durability_reason
+        )),
+        Ok(TrackingDurability::Unspecified) | Err(_) => {}
     }
     line
 }

@@ -1,10 +1,11 @@
 //! The area: the file or device that holds a volume's preserved blocks.
 //!
 //! ```text
-//! superblock A (4 KiB) | superblock B (4 KiB) | ... up to `first_slot_bytes` | slot 0 | slot 1 | ...
+//! superblock A | superblock B | ... | journal, half 0 | journal, half 1 | slot 0 | slot 1 | ...
+//! 0              4 KiB                64 KiB                            a whole MiB
 //! ```
 //!
-//! A slot holds one block. Which block of which snapshot it holds, and its checksum, is in the
+//! The [`Layout`] follows from the volume's size. The journal is [`crate::journal`]'s. A slot holds one block. Which block of which snapshot it holds, and its checksum, is in the
 //! state file (see [`crate::cow`]). FORMAT.md, "Area", is the contract.
 
 mod superblock;
@@ -13,31 +14,65 @@ pub use superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 
 use crate::units::{ByteRange, Geometry};
 
-/// Where slots begin; what is between the superblocks and here is for later versions.
-pub const FIRST_SLOT_BYTES: u64 = 1 << 20;
+/// Where the journal begins.
+const JOURNAL_BYTES: u64 = 64 << 10;
+/// Slots begin on a multiple of this.
+const ALIGN_BYTES: u64 = 1 << 20;
+/// What a half of the journal has besides the room for images.
+const LOG_BYTES: u64 = 256 << 10;
 /// The fewest slots that make an area of use.
 pub const MIN_SLOTS: u32 = 64;
 /// The most slots: slot numbers have 32 bits, and the largest marks the end of a chain.
 pub const MAX_SLOTS: u32 = u32::MAX - 1;
 
-/// Slots that fit into an area of `capacity` bytes; 0 when it is too small.
-pub fn slots_in(capacity: u64, geometry: Geometry) -> u32 {
-    let slots = capacity.saturating_sub(FIRST_SLOT_BYTES) / geometry.block_bytes();
-    u32::try_from(slots).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
+/// Where things lie in the area of a volume.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    block_bytes: u64,
+    first_slot_bytes: u64,
 }
 
-/// The least capacity that is of use, in bytes.
-pub fn min_capacity(geometry: Geometry) -> u64 {
-    FIRST_SLOT_BYTES + u64::from(MIN_SLOTS) * geometry.block_bytes()
-}
+impl Layout {
+    /// The layout for a volume. A half of the journal has room for the change map of four epochs
+    /// in which every block changed, 128 MiB a TiB, and 256 KiB or more for the log.
+    pub const fn of(geometry: Geometry) -> Self {
+        let map_bytes = geometry.blocks().div_ceil(8);
+        let halves = 2 * (4 * map_bytes + LOG_BYTES);
+        Self {
+            block_bytes: geometry.block_bytes(),
+            first_slot_bytes: (JOURNAL_BYTES + halves).next_multiple_of(ALIGN_BYTES),
+        }
+    }
 
-/// Where `count` slots from `slot` on lie.
-pub fn slot_range(slot: u32, count: u32, geometry: Geometry) -> ByteRange {
-    let block = geometry.block_bytes();
-    ByteRange::new(
-        FIRST_SLOT_BYTES + u64::from(slot) * block,
-        u64::from(count) * block,
-    )
+    /// Where slots begin, in bytes.
+    pub const fn first_slot_bytes(self) -> u64 {
+        self.first_slot_bytes
+    }
+
+    /// A half of the journal, 0 or 1; both begin and end on a multiple of 4 KiB.
+    pub const fn half(self, which: u64) -> ByteRange {
+        let len = (self.first_slot_bytes - JOURNAL_BYTES) / 2 / 4096 * 4096;
+        ByteRange::new(JOURNAL_BYTES + (which & 1) * len, len)
+    }
+
+    /// Slots that fit into an area of `capacity` bytes; 0 when it is too small.
+    pub fn slots_in(self, capacity: u64) -> u32 {
+        let slots = capacity.saturating_sub(self.first_slot_bytes) / self.block_bytes;
+        u32::try_from(slots).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
+    }
+
+    /// The least capacity that is of use, in bytes.
+    pub fn min_capacity(self) -> u64 {
+        self.first_slot_bytes + u64::from(MIN_SLOTS) * self.block_bytes
+    }
+
+    /// Where `count` slots from `slot` on lie.
+    pub fn slots(self, slot: u32, count: u32) -> ByteRange {
+        ByteRange::new(
+            self.first_slot_bytes + u64::from(slot) * self.block_bytes,
+            u64::from(count) * self.block_bytes,
+        )
+    }
 }
 
 #[cfg(test)]
@@ -46,13 +81,26 @@ mod tests {
 
     #[test]
     fn slots_fill_the_area_and_not_more() {
-        let geometry = Geometry::new(1 << 30, 4096).unwrap();
-        assert_eq!(slots_in(0, geometry), 0);
-        assert_eq!(slots_in(min_capacity(geometry), geometry), MIN_SLOTS);
-        let capacity = FIRST_SLOT_BYTES + 4096 * 10 + 4095;
-        let slots = slots_in(capacity, geometry);
+        let layout = Layout::of(Geometry::new(1 << 30, 4096).unwrap());
+        assert_eq!(layout.slots_in(0), 0);
+        assert_eq!(layout.slots_in(layout.min_capacity()), MIN_SLOTS);
+        let capacity = layout.first_slot_bytes() + 4096 * 10 + 4095;
+        let slots = layout.slots_in(capacity);
         assert_eq!(slots, 10);
-        assert!(slot_range(slots - 1, 1, geometry).end() <= capacity);
-        assert_eq!(slots_in(u64::MAX, geometry), MAX_SLOTS);
+        assert!(layout.slots(slots - 1, 1).end() <= capacity);
+        assert_eq!(layout.slots_in(u64::MAX), MAX_SLOTS);
+    }
+
+    #[test]
+    fn the_journal_lies_between_superblocks_and_slots() {
+        for (capacity, first_slot) in [(512, 1 << 20), (1 << 30, 1 << 20), (1 << 40, 257 << 20)] {
+            let layout = Layout::of(Geometry::new(capacity, 4096).unwrap());
+            assert_eq!(layout.first_slot_bytes(), first_slot);
+            let (first, second) = (layout.half(0), layout.half(1));
+            assert!(first.offset >= 2 * SUPERBLOCK_BYTES as u64);
+            assert_eq!((first.end(), first.len), (second.offset, second.len));
+            assert!(second.end() <= first_slot);
+            assert!(first.len >= LOG_BYTES + 4 * capacity / 4096 / 8);
+        }
     }
 }

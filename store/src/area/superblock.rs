@@ -9,7 +9,7 @@ use crate::units::{Geometry, Id};
 pub const SUPERBLOCK_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"TIDEAREA";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// The checksum covers the rest of the slot from here on.
 const BODY: usize = 16;
 const USED: usize = 88;
@@ -43,7 +43,7 @@ pub enum SuperblockError {
     #[error("no area superblock")]
     NotAnArea,
     /// A version that this program does not know.
-    #[error("format version {0}; this program knows version 1")]
+    #[error("format version {0}; this program knows version 2")]
     Version(u32),
     /// Damaged.
     #[error("checksum mismatch")]
@@ -138,7 +138,7 @@ mod tests {
             .collect();
         let expected = concat!(
             "5449444541524541",
-            "01000000",
+            "02000000",
             "CRC",
             "0300000000000000",
             "01010101010101010101010101010101",
@@ -168,8 +168,8 @@ mod tests {
             Err(SuperblockError::Empty)
         );
         let mut bytes = superblock().encode();
-        bytes[8] = 2;
-        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Version(2)));
+        bytes[8] = 3;
+        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Version(3)));
         bytes[0] = 0;
         assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::NotAnArea));
     }

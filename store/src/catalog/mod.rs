@@ -27,8 +27,8 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 
 pub use error::CatalogError;
 pub use record::{
-    Consistency, EventRecord, FullPolicy, LineageRecord, NewEvent, RequestRecord, SnapshotRecord,
-    SnapshotState, Transport, VolumeRecord,
+    Consistency, Durability, EventRecord, FullPolicy, LineageRecord, NewEvent, RequestRecord,
+    SnapshotRecord, SnapshotState, Transport, VolumeRecord,
 };
 
 /// Events that are kept; older ones make room. At some 200 bytes each, about 2 MB.

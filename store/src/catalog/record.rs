@@ -35,6 +35,10 @@ pub struct VolumeRecord {
     pub policy: FullPolicy,
     /// How it is presented to the host.
     pub transport: Transport,
+    /// Whether its tracking is to outlive the host.
+    pub durability: Durability,
+    /// Why what the area tells of earlier tracking must not be believed.
+    pub distrust: Option<String>,
     /// When it was attached.
     pub attached_us: u64,
 }
@@ -66,6 +70,36 @@ impl Transport {
         [Self::Auto, Self::Portable, Self::Ublk]
             .into_iter()
             .find(|transport| transport.name() == name)
+    }
+}
+
+/// Whether a volume's tracking is to outlive the host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Durability {
+    /// Chosen at each start: it does, unless the area lies in memory.
+    #[default]
+    Auto,
+    /// It does not.
+    Volatile,
+    /// It does.
+    Durable,
+}
+
+impl Durability {
+    /// Its name in the catalog and on command lines.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Volatile => "volatile",
+            Self::Durable => "durable",
+        }
+    }
+
+    /// The one with this name.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::Auto, Self::Volatile, Self::Durable]
+            .into_iter()
+            .find(|durability| durability.name() == name)
     }
 }
 

@@ -110,6 +110,12 @@ CREATE INDEX lineages_by_volume ON lineages (volume);
 ALTER TABLE volumes ADD COLUMN transport TEXT NOT NULL DEFAULT 'auto'
     CHECK (transport IN ('auto', 'portable', 'ublk'));
 ",
+    "
+ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
+    CHECK (durability IN ('auto', 'volatile', 'durable'));
+-- Why what the area tells of earlier tracking must not be believed; NULL when it may.
+ALTER TABLE volumes ADD COLUMN distrust TEXT;
+",
 ];
 
 /// Sets the connection up, checks the file and migrates it.

@@ -33,6 +33,8 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
             max_write_delay_ms: 250,
         },
         transport: super::Transport::Ublk,
+        durability: super::Durability::Volatile,
+        distrust: None,
         attached_us: 1,
     }
 }
@@ -343,4 +345,19 @@ fn a_later_schema_and_a_second_user_are_refused() {
         matches!(error, CatalogError::TooNew { found: 99, .. }),
         "{error}"
     );
+}
+
+#[test]
+fn distrust_in_an_area_is_kept_until_it_is_taken_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("catalog.db");
+    let mut catalog = Catalog::open(&path).unwrap();
+    catalog.insert_volume(&volume("a", 1), None).unwrap();
+    catalog.set_distrust("a", Some("it failed")).unwrap();
+    drop(catalog);
+    let mut catalog = Catalog::open(&path).unwrap();
+    let distrust = |catalog: &Catalog| catalog.volume("a").unwrap().unwrap().distrust;
+    assert_eq!(distrust(&catalog).as_deref(), Some("it failed"));
+    catalog.set_distrust("a", None).unwrap();
+    assert_eq!(distrust(&catalog), None);
 }

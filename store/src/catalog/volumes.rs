@@ -2,7 +2,7 @@
 
 use rusqlite::{OptionalExtension, Row, named_params};
 
-use super::{Catalog, CatalogError, FullPolicy, Transport, VolumeRecord, row};
+use super::{Catalog, CatalogError, Durability, FullPolicy, Transport, VolumeRecord, row};
 use crate::units::Id;
 
 impl Catalog {
@@ -20,8 +20,10 @@ impl Catalog {
         self.change("recording a volume", |transaction| {
             transaction.execute(
                 "INSERT INTO volumes (name, id, origin_path, area_path, area_size_bytes,
-                    block_bytes, max_write_delay_ms, attached_us, transport)
-                 VALUES (:name, :id, :origin, :area, :size, :block, :delay, :attached, :transport)",
+                    block_bytes, max_write_delay_ms, attached_us, transport,
+                    durability)
+                 VALUES (:name, :id, :origin, :area, :size, :block, :delay, :attached, :transport,
+                    :durability)",
                 named_params! {
                     ":name": volume.name,
                     ":id": volume.id,
@@ -32,6 +34,7 @@ impl Catalog {
                     ":delay": delay,
                     ":attached": volume.attached_us,
                     ":transport": volume.transport.name(),
+                    ":durability": volume.durability.name(),
                 },
             )?;
             if let Some((request_id, record)) = request {
@@ -51,6 +54,15 @@ impl Catalog {
             transaction.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
             transaction.execute("DELETE FROM requests WHERE request_id = ?1", [request_id])?;
             Ok(())
+        })
+    }
+
+    /// Notes why what a volume's area tells of earlier tracking must not be believed, or that it may
+    /// be again.
+    pub fn set_distrust(&mut self, name: &str, why: Option<&str>) -> Result<(), CatalogError> {
+        self.change("noting what a volume's area is worth", |transaction| {
+            let update = "UPDATE volumes SET distrust = ?2 WHERE name = ?1";
+            transaction.execute(update, (name, why)).map(drop)
         })
     }
 
@@ -110,6 +122,8 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
             Some(max_write_delay_ms) => FullPolicy::Slow { max_write_delay_ms },
         },
         transport: Transport::parse(&row.get::<_, String>("transport")?).unwrap_or_default(),
+        durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
+        distrust: row.get("distrust")?,
         attached_us: row.get("attached_us")?,
     })
 }

@@ -172,6 +172,22 @@ impl DenseMap {
         set
     }
 
+    /// The bits of `range`, its first block's lowest: at most 256 blocks from a multiple of 8 on.
+    pub fn bits(&self, range: BlockRange) -> [u8; 32] {
+        let mut bits = [0; 32];
+        for (at, byte) in (range.start..range.end).step_by(8).zip(&mut bits) {
+            let Ok(index) = usize::try_from(at / 64) else {
+                break;
+            };
+            let page = index / PAGE_WORDS;
+            if self.touched(Plane::Changed)[page / 64].load(Relaxed) & (1 << (page % 64)) != 0 {
+                let word = self.plane(Plane::Changed)[index].load(Relaxed);
+                *byte = word.to_le_bytes()[usize::from(at.to_le_bytes()[0] % 64 / 8)];
+            }
+        }
+        bits
+    }
+
     fn header(&self) -> &[AtomicU64] {
         self.mapping.words(0, 6)
     }
@@ -305,6 +321,11 @@ mod tests {
                 (BlockRange::new(32_762, 32_775), Kind::Data),
             ]
         );
+        let mut bits = [0; 32];
+        (bits[31], bits[30]) = (0xff, 0);
+        assert_eq!(map.bits(BlockRange::new(32_512, 32_768)), bits);
+        assert_eq!(map.bits(BlockRange::new(32_768, 32_784))[..2], [0x7f, 0]);
+        assert_eq!(map.bits(BlockRange::new(65_536, 65_792)), [0; 32]);
         assert!(DenseMap::open(&path, lineage, Epoch(5), 100_000).is_err());
         assert!(DenseMap::open(&path, lineage, Epoch(4), 200_000).is_err());
     }

@@ -90,6 +90,36 @@ impl History {
         })
     }
 
+    /// Writes what was known before the host stopped to `dir`, as a dead process would have left it:
+    /// the changes of past epochs, and an empty map for the epoch that begins.
+    pub fn restore<'a>(
+        dir: &Path,
+        lineage: Id,
+        past: impl Iterator<Item = (Epoch, Epoch, &'a ChangeSet)>,
+        current: Epoch,
+        blocks: u64,
+    ) -> Result<(), HistoryError> {
+        let mut history = Self::create(dir)?;
+        for (first, last, set) in past {
+            history.store(first, last, set)?;
+        }
+        history.create_map(lineage, current, blocks).map(drop)
+    }
+
+    /// First and last epoch of each segment, ascending.
+    pub fn spans(&self) -> Vec<(Epoch, Epoch)> {
+        self.segments
+            .iter()
+            .map(|(last, segment)| (segment.first, *last))
+            .collect()
+    }
+
+    /// The changes of the segment with these epochs; `None` when it was merged or dropped meanwhile.
+    pub fn span(&self, first: Epoch, last: Epoch) -> Result<Option<ChangeSet>, HistoryError> {
+        let found = self.segments.get(&last).filter(|s| s.first == first);
+        found.map(|segment| self.load(last, segment)).transpose()
+    }
+
     /// Takes up what a dead process left: the segments before epoch `current`, and the map of
     /// `current` itself.
     pub fn open(

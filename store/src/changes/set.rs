@@ -6,6 +6,7 @@ use super::Kind;
 use crate::units::BlockRange;
 
 const MAGIC: [u8; 8] = *b"TIDESETS";
+const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 16;
 
 /// A set of block numbers.
@@ -52,6 +53,9 @@ pub struct ChangeSet {
     pub(super) zeroed: Blocks,
     /// A subset of `changed`, apart from `zeroed`.
     pub(super) discarded: Blocks,
+    /// A subset of `changed`: known only by the region in which something was changing when the host
+    /// stopped.
+    pub(super) coarse: Blocks,
 }
 
 /// Stored bytes are not a change set.
@@ -71,11 +75,60 @@ pub enum DecodeError {
 impl ChangeSet {
     /// Adds what happened later.
     pub fn absorb(&mut self, later: &Self) {
+        // What either knows for certain is certain.
+        if !self.coarse.0.is_empty() || !later.coarse.0.is_empty() {
+            let exact = self.exact();
+            self.coarse.0 -= later.exact();
+            self.coarse.0 |= &later.coarse.0 - exact;
+        }
         self.zeroed.0 -= &later.changed.0;
         self.discarded.0 -= &later.changed.0;
         self.changed.0 |= &later.changed.0;
         self.zeroed.0 |= &later.zeroed.0;
         self.discarded.0 |= &later.discarded.0;
+    }
+
+    /// Adds blocks whose content may be anything.
+    pub fn insert(&mut self, blocks: BlockRange) {
+        let mut added = RoaringTreemap::new();
+        added.insert_range(blocks.start..blocks.end);
+        self.insert_exact(&added);
+    }
+
+    /// Adds those of `blocks` whose bits are set, the first block's bit lowest; `blocks` starts at a
+    /// multiple of 8 and crosses no multiple of 2^32.
+    pub fn insert_bits(&mut self, blocks: BlockRange, bits: &[u8]) {
+        let mut added = Blocks::default();
+        added.insert_bytes(blocks.start, bits);
+        added.0.remove_range(blocks.end..);
+        self.insert_exact(&added.0);
+    }
+
+    fn insert_exact(&mut self, added: &RoaringTreemap) {
+        self.changed.0 |= added;
+        for other in [&mut self.zeroed, &mut self.discarded, &mut self.coarse] {
+            other.0 -= added;
+        }
+    }
+
+    /// Adds blocks that may have changed, or not.
+    pub fn insert_coarse(&mut self, blocks: BlockRange) {
+        let mut added = RoaringTreemap::new();
+        added.insert_range(blocks.start..blocks.end);
+        self.zeroed.0 -= &added;
+        self.discarded.0 -= &added;
+        added -= &self.changed.0;
+        self.changed.0 |= &added;
+        self.coarse.0 |= &added;
+    }
+
+    /// Blocks of the set that may not have changed: the most that is reported beyond the changes.
+    pub fn coarse_blocks(&self) -> u64 {
+        self.coarse.0.len()
+    }
+
+    fn exact(&self) -> RoaringTreemap {
+        &self.changed.0 - &self.coarse.0
     }
 
     /// Number of changed blocks.
@@ -141,9 +194,9 @@ impl ChangeSet {
     /// The stored form; see FORMAT.md, "Change sets".
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = MAGIC.to_vec();
-        bytes.extend(1_u32.to_le_bytes());
+        bytes.extend(VERSION.to_le_bytes());
         bytes.extend([0; 4]);
-        for blocks in [&self.changed, &self.zeroed, &self.discarded] {
+        for blocks in [&self.changed, &self.zeroed, &self.discarded, &self.coarse] {
             // Writing to a vector cannot fail.
             let _ = blocks.0.serialize_into(&mut bytes);
         }
@@ -157,7 +210,7 @@ impl ChangeSet {
         let (header, mut body) = bytes
             .split_at_checked(HEADER_BYTES)
             .ok_or(DecodeError::NotASet)?;
-        if header[..8] != MAGIC || header[8..12] != 1_u32.to_le_bytes() {
+        if header[..8] != MAGIC || header[8..12] != VERSION.to_le_bytes() {
             return Err(DecodeError::NotASet);
         }
         if header[12..] != crc32c::crc32c(body).to_le_bytes() {
@@ -169,12 +222,14 @@ impl ChangeSet {
                 changed: next()?,
                 zeroed: next()?,
                 discarded: next()?,
+                coarse: next()?,
             })
         })()
         .map_err(|_| DecodeError::Malformed)?;
         let subsets = set.zeroed.0.is_subset(&set.changed.0)
             && set.discarded.0.is_subset(&set.changed.0)
-            && set.zeroed.0.is_disjoint(&set.discarded.0);
+            && set.zeroed.0.is_disjoint(&set.discarded.0)
+            && set.coarse.0.is_subset(&set.changed.0);
         if !subsets || !body.is_empty() {
             return Err(DecodeError::Malformed);
         }
@@ -266,6 +321,30 @@ mod tests {
             let mut both = first;
             both.extend(later);
             prop_assert_eq!(set, set_of(&both));
+        }
+
+        #[test]
+        fn what_is_certain_once_stays_so(
+            first in any_model(), whole in 0_u64..150, later in any_model(), bits in any::<[u8; 8]>(),
+        ) {
+            let mut set = set_of(&first);
+            set.insert_coarse(BlockRange::new(whole, whole + 40));
+            let unsure = (whole..whole + 40).filter(|block| !first.contains_key(block));
+            let mut unsure: std::collections::BTreeSet<u64> = unsure.collect();
+            prop_assert_eq!(set.coarse_blocks(), unsure.len() as u64);
+            let mut stored = ChangeSet::decode(&set.encode()).unwrap();
+            prop_assert_eq!(&stored, &set);
+            stored.insert_bits(BlockRange::new(64, 124), &bits);
+            for at in 0..60 {
+                if bits[at / 8] & 1 << (at % 8) != 0 {
+                    unsure.remove(&(64 + at as u64));
+                }
+            }
+            prop_assert_eq!(stored.coarse_blocks(), unsure.len() as u64);
+            stored.absorb(&set_of(&later));
+            unsure.retain(|block| !later.contains_key(block));
+            prop_assert_eq!(stored.coarse_blocks(), unsure.len() as u64);
+            prop_assert!((whole..whole + 40).all(|block| stored.contains(block)));
         }
 
         #[test]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 use tempfile::TempDir;
 use tidemark_store::{
     catalog::{
-        Catalog, CatalogError, Consistency, FullPolicy, NewEvent, RequestRecord, SnapshotRecord,
-        SnapshotState, Transport, VolumeRecord,
+        Catalog, CatalogError, Consistency, Durability, FullPolicy, NewEvent, RequestRecord,
+        SnapshotRecord, SnapshotState, Transport, VolumeRecord,
     },
     units::{Epoch, Id},
 };
@@ -47,6 +47,8 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
             max_write_delay_ms: 250,
         },
         transport: Transport::Ublk,
+        durability: Durability::Durable,
+        distrust: Some("the area failed".into()),
         attached_us: 1,
     };
     let request = RequestRecord {

@@ -1,18 +1,22 @@
-//! What happens in the guest while `tests/vm/power.rs` pulls its plug: three boots on the same
-//! disks, the first two of which are cut in the middle of writes.
+//! What happens in the guest while `tests/vm/power.rs` pulls its plug: boots on the same disks, all
+//! but the last of which are cut in the middle of writes.
 //!
-//! The volume is a logical volume on the first disk; catalog, area and a memo for the next boot
-//! lie in a file system on the second. Tracking lies in memory, which no cut survives: everything
-//! that is known from before must be refused, with its reason.
+//! The volume is a logical volume on the first disk; catalog, area, the image of the last backup and
+//! a memo for the next boot lie in a file system on the second. The area's journal survives the cut:
+//! where nobody wrote to the volume meanwhile, the next backup is an incremental one.
 
 use std::{
     fs::{self, File},
-    io::Write,
+    io::{BufRead, BufReader, Write},
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    thread,
 };
 
-use tidemark_proto::v1::{Checkpoint, EventKind, Snapshot, SnapshotState, Trust, VolumeState};
+use tidemark_proto::v1::{
+    Checkpoint, EventKind, Snapshot, SnapshotState, TrackingDurability, Trust, VolumeState,
+};
 use tidemark_tests::{
     Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree, host, image,
     lvm::{Group, guest_disk, lvm},
@@ -27,6 +31,11 @@ const KEEP: &str = "/mnt/keep";
 const POINT: &str = "/mnt/vol";
 /// A file of one number that only grows.
 const COUNTER: &str = "/mnt/vol/counter";
+const DATABASE: &str = "/mnt/vol/database";
+/// The last backup.
+const IMAGE: &str = "/mnt/keep/image";
+/// What the volume's area may over-report: its regions that may be active, for each epoch.
+const MOST_TOO_MANY: u64 = 96 * MIB;
 const SOURCE: &str = "/usr/bin";
 const TREE_MIB: u64 = 4;
 /// How the harness learns of each number that the volume has acknowledged.
@@ -75,11 +84,12 @@ fn daemon() -> Daemon {
     Daemon::keeping(&Path::new(KEEP).join("state"))
 }
 
-/// Takes a snapshot, leaves the memo, and writes until the plug is pulled.
-fn write_until_cut(api: &Api) -> ! {
-    let snapshot = api.snapshot("vol");
-    Memo::of(&snapshot).write();
+/// Leaves the memo for a backup that is complete, and writes until the plug is pulled.
+fn write_until_cut(api: &Api, backup: &Snapshot) -> ! {
+    nix::unistd::sync();
+    Memo::of(backup).write();
     let load = Load::start(Path::new(POINT));
+    let transactions = thread::spawn(transact);
     let file = File::options()
         .create(true)
         .write(true)
@@ -91,8 +101,46 @@ fn write_until_cut(api: &Api) -> ! {
             .expect("a number can be written");
         println!("{ACKNOWLEDGED}{number}");
         load.assert_busy();
+        assert!(!transactions.is_finished(), "the database met an error");
+        assert_eq!(durability(api), TrackingDurability::Durable);
     }
     unreachable!("there are more numbers than time")
+}
+
+fn durability(api: &Api) -> TrackingDurability {
+    api.volume("vol").expect("a status").durability()
+}
+
+/// Small transactions in a database, one after the other.
+fn transact() {
+    let mut child = Command::new("sqlite3")
+        .arg(DATABASE)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("sqlite3 can be started");
+    let mut to = child.stdin.take().expect("it is piped");
+    let mut from = BufReader::new(child.stdout.take().expect("it is piped"));
+    let schema = "CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, b BLOB);";
+    writeln!(to, "{schema}").expect("a schema can be sent");
+    loop {
+        let number = "INSERT INTO t (b) VALUES (randomblob(900)); UPDATE t SET b = randomblob(900) \
+                      WHERE n = abs(random()) % 500; DELETE FROM t WHERE n < \
+                      (SELECT max(n) FROM t) - 400; SELECT 'done';";
+        writeln!(to, "BEGIN; {number} COMMIT;").expect("a transaction can be sent");
+        let mut line = String::new();
+        from.read_line(&mut line).expect("an answer can be read");
+        assert_eq!(line, "done\n");
+    }
+}
+
+fn assert_database_sound() {
+    let checked = Command::new("sqlite3")
+        .args([DATABASE, "PRAGMA integrity_check; SELECT count(*) FROM t;"])
+        .output()
+        .expect("sqlite3 can be started");
+    let said = String::from_utf8_lossy(&checked.stdout);
+    assert!(said.starts_with("ok\n"), "{said} {checked:?}");
 }
 
 /// The latest number in the counter.
@@ -116,10 +164,13 @@ fn the_first_boot() {
     let asked = tidemark_tests::api::attach_request("vol", ORIGIN.as_ref(), &area, AREA_BYTES);
     let api = daemon.api();
     api.attach(asked).expect("an attach while mounted");
-    write_until_cut(&api);
+    let first = api.snapshot("vol");
+    pull::pull(&api, &first, None, IMAGE.as_ref()).expect("a full pull");
+    write_until_cut(&api, &first);
 }
 
-/// The agent is there before the volume is; the file system is mounted when it lies over us.
+/// The agent is there before the volume is; the file system is mounted when it lies over us. Told
+/// again and again.
 #[test]
 #[ignore = "runs in a guest"]
 fn a_boot_with_the_agent_first() {
@@ -131,8 +182,8 @@ fn a_boot_with_the_agent_first() {
     lvm(&["vgchange", "-ay", "vg"]);
     await_attached(&api);
     let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
-    assert_nothing_silently_wrong(&daemon, &Memo::read());
-    write_until_cut(&api);
+    let backup = assert_tracked_on(&daemon, &Memo::read());
+    write_until_cut(&api, &backup);
 }
 
 /// The file system was mounted, and written to, before the agent was there.
@@ -147,6 +198,7 @@ fn a_boot_with_the_volume_first() {
     let daemon = daemon();
     let api = daemon.api();
     await_attached(&api);
+    assert_what_is_there();
     assert_nothing_silently_wrong(&daemon, &Memo::read());
     api.detach("vol", false).expect("a detach while mounted");
     drop(mounted);
@@ -163,9 +215,8 @@ fn await_attached(api: &Api) {
     });
 }
 
-fn assert_nothing_silently_wrong(daemon: &Daemon, memo: &Memo) {
-    let api = daemon.api();
-    let point = Path::new(POINT);
+/// What was acknowledged before the cut.
+fn assert_what_is_there() {
     let seen = std::env::var("POWER_SEEN").expect("the harness tells what it saw");
     let seen: u64 = seen.parse().expect("a number");
     let counted = counted();
@@ -173,6 +224,58 @@ fn assert_nothing_silently_wrong(daemon: &Daemon, memo: &Memo) {
         counted >= seen,
         "{seen} was acknowledged, {counted} is there"
     );
+    assert_database_sound();
+}
+
+/// Tracking went on: what changed since the last backup brings its image to now. Gives the
+/// snapshot that the image is of.
+fn assert_tracked_on(daemon: &Daemon, memo: &Memo) -> Snapshot {
+    assert_what_is_there();
+    let api = daemon.api();
+    let found = api.volume("vol").expect("a status");
+    let why = api.events();
+    assert_eq!(found.lineage, memo.checkpoint.lineage, "{why:#?}");
+    let told = api.events();
+    let recovered = told.iter().map(|event| event.kind());
+    assert!(
+        recovered
+            .clone()
+            .any(|kind| kind == EventKind::TrackingRecovered)
+    );
+    assert!(
+        !recovered
+            .clone()
+            .any(|kind| kind == EventKind::TrackingReset)
+    );
+    let old = api.get_snapshot(&memo.snapshot).expect("its record stays");
+    assert_eq!(old.state(), SnapshotState::Lost, "{old:?}");
+
+    let next = api.snapshot("vol");
+    let mut pull = pull::Pull::new(&next, Some(memo.checkpoint.clone()), IMAGE.as_ref());
+    pull.finish(&api).expect("an incremental pull over the cut");
+    let view = Path::new(&next.view_path);
+    assert_eq!(image::digest(IMAGE.as_ref()), image::digest(view));
+    FsKind::Ext4.assert_sound(IMAGE.as_ref(), daemon.world());
+    let trust = pull.header.expect("a header came").trust;
+    let trust = trust.expect("a diff says what it is worth");
+    let bound = trust.over_report_bound_bytes;
+    match trust.trust() {
+        Trust::Continuous => assert_eq!(bound, 0),
+        Trust::Superset => assert!(bound <= MOST_TOO_MANY && !trust.reason.is_empty()),
+        _ => panic!("{trust:?}"),
+    }
+    println!(
+        "{:?}: {} KiB sent, of which at most {} too many",
+        trust.trust(),
+        pull.data_bytes >> 10,
+        bound >> 10
+    );
+    next
+}
+
+fn assert_nothing_silently_wrong(daemon: &Daemon, memo: &Memo) {
+    let api = daemon.api();
+    let point = Path::new(POINT);
     let sources = daemon.path("sources");
     Tree::copy(SOURCE.as_ref(), &sources, TREE_MIB).assert_at(&point.join("tree"));
 
@@ -184,7 +287,7 @@ fn assert_nothing_silently_wrong(daemon: &Daemon, memo: &Memo) {
         Trust::Continuous,
         "since the attach: {trust:?}"
     );
-    let cause = "ended with the host";
+    let cause = "before it was tracked again";
     let told = api.events();
     let told = told
         .iter()

@@ -35,7 +35,11 @@ pub(super) fn extent_page(page: &private::ExtentPage, start: u64) -> Result<Exte
     if next.is_some_and(|next| next <= start) {
         return Err(bad("a page that does not move on"));
     }
-    Ok(ExtentPage { extents, next })
+    Ok(ExtentPage {
+        extents,
+        next,
+        over_report_bytes: page.over_report_bytes,
+    })
 }
 
 /// A page that may be believed.

@@ -83,7 +83,9 @@ impl ExtentList {
         let volume = manager.volume(&span.volume).await?;
         let live = volume.live;
         let live = live.map_err(|not| Error::unavailable(&span.volume, not.why))?;
-        let trust = manager.trust(&span.volume).await?;
+        let until = span.until.as_ref();
+        let trust = manager.trust(&span.volume, Some((&span.since, until)));
+        let trust = trust.await?;
         let what = What::Changed(span);
         Ok((
             Self::new(manager, what, live.capacity_bytes, start, max)?,
@@ -173,6 +175,7 @@ impl ExtentList {
                 What::Allocated { .. } if start >= self.capacity => Ok(ExtentPage {
                     extents: Vec::new(),
                     next: None,
+                    over_report_bytes: 0,
                 }),
                 What::Allocated { id, .. } => manager.allocated_page(*id, start, self.max).await,
             }

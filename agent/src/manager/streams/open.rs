@@ -140,7 +140,9 @@ impl Streams {
         compression: Compression,
     ) -> Result<DataStream, Error> {
         let snapshot = held.snapshot.clone();
-        let trust = self.manager.trust(&snapshot.record.volume).await?;
+        let until = snapshot.checkpoint();
+        let span = since.as_ref().map(|since| (since, Some(&until)));
+        let trust = self.manager.trust(&snapshot.record.volume, span).await?;
         let kind = OperationKind::StreamData;
         let operation = self.begin(kind, snapshot.record.id, total)?;
         let operation_id = operation.id().to_owned();

@@ -102,6 +102,7 @@ impl Bench {
             area_size_bytes: 1 << 20,
             policy: FullPolicy::Drop,
             transport: tidemark_store::catalog::Transport::Auto,
+            durability: tidemark_store::catalog::Durability::Auto,
             request_id: String::new(),
         }
     }

@@ -240,6 +240,7 @@ impl Fake {
                 }],
                 next_bytes: CAPACITY,
                 last: true,
+                over_report_bytes: 0,
             }),
             Call::ResetTracking(reset) => {
                 state.begin_lineage(&reset.reason);

@@ -41,6 +41,7 @@ pub(super) fn allocated(served: &Served, asked: &Allocated) -> Result<ExtentPage
 
 /// Every live snapshot has its device when this has been answered.
 pub(super) fn present_views(served: &Served) -> Result<(), Failure> {
+    block_on(served.volume.settle());
     let settled = served.views.as_ref().map_or(Ok(()), |views| views.settle());
     settled.map_err(|error| failure(FailureKind::Io, error.to_string()))
 }
@@ -97,6 +98,7 @@ fn extent_page(served: &Served, page: volume::ExtentPage) -> ExtentPage {
             .next
             .unwrap_or_else(|| served.volume.geometry().capacity()),
         last: page.next.is_none(),
+        over_report_bytes: page.over_report_bytes,
     }
 }
 

@@ -2,15 +2,22 @@
 
 use std::path::Path;
 
-use tidemark_proto::private::{CheckpointInfo, Counters, Description, SnapshotFate, SnapshotInfo};
+use tidemark_proto::private::{
+    self, CheckpointInfo, Counters, Description, SnapshotFate, SnapshotInfo,
+};
 
 use crate::{
     server::served::Served,
-    volume::{self, Fate, SnapshotStatus},
+    volume::{self, Durability, Fate, SnapshotStatus},
 };
 
 pub(super) fn describe(served: &Served) -> Description {
     let status = served.volume.status();
+    let (durability, durability_reason) = match status.durability {
+        Durability::Volatile => (private::Durability::Volatile, String::new()),
+        Durability::Durable => (private::Durability::Durable, String::new()),
+        Durability::Suspended(why) => (private::Durability::Suspended, why),
+    };
     let checkpoint = |found: &volume::Checkpoint| CheckpointInfo {
         epoch: found.epoch.0,
         created_us: found.created_us,
@@ -47,6 +54,9 @@ pub(super) fn describe(served: &Served) -> Description {
             .as_ref()
             .and_then(|guard| guard.bypassed())
             .unwrap_or_default(),
+        durability: durability.into(),
+        durability_reason,
+        recovered_epoch: status.recovered.map_or(0, |epoch| epoch.0),
     }
 }
 

@@ -33,6 +33,8 @@ fn event(event: Event) -> VolumeEvent {
         EventKind::SnapshotLost => VolumeEventKind::SnapshotLost,
         EventKind::TrackingReset => VolumeEventKind::TrackingReset,
         EventKind::CheckpointForgotten => VolumeEventKind::CheckpointForgotten,
+        EventKind::DurabilitySuspended => VolumeEventKind::DurabilitySuspended,
+        EventKind::TrackingRecovered => VolumeEventKind::TrackingRecovered,
     };
     let snapshot_id = match event.snapshot {
         Id::NIL => Vec::new(),

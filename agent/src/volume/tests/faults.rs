@@ -4,12 +4,12 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tidemark_store::units::{Epoch, Id};
 
-use super::world::{SimVolume, World, run};
+use super::world::{SimClock, SimVolume, World, run};
 use crate::{
     request::{Errno, Request},
     volume::{
-        ChangeError, Continuity, CutError, EventKind, Fate, FullPolicy, OpenError, ReleaseError,
-        ViewError, Volume,
+        ChangeError, Clock, Continuity, CutError, EventKind, Fate, FullPolicy, OpenError,
+        ReleaseError, ViewError, Volume,
     },
 };
 
@@ -205,6 +205,48 @@ fn a_hold_that_ran_out_cuts_nothing_and_lets_writers_go_on() {
     let token = run(volume.hold(HOLD)).unwrap();
     volume.unhold(token);
     write(&volume, 0, 1).unwrap();
+}
+
+/// A host whose clock was set back by an hour.
+struct SetBack(SimClock);
+
+impl Clock for SetBack {
+    fn now_us(&self) -> u64 {
+        u64::MAX / 2 - self.elapsed_us() * 1000
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.0.elapsed_us()
+    }
+
+    async fn sleep(&self, time: Duration) {
+        self.0.sleep(time).await;
+    }
+}
+
+#[test]
+fn a_clock_that_is_set_back_makes_no_hold_longer() {
+    let world = World::new(CAPACITY, 64);
+    let options = world.options();
+    let options = crate::volume::Options {
+        clock: SetBack(world.clock.clone()),
+        origin: options.origin,
+        area: options.area,
+        geometry: options.geometry,
+        state_dir: options.state_dir,
+        volume_id: options.volume_id,
+        policy: options.policy,
+        continuity: options.continuity,
+        durable: options.durable,
+        distrust: options.distrust,
+        max_active_regions: options.max_active_regions,
+    };
+    let volume = run(Volume::open(options)).unwrap();
+    run(volume.hold(HOLD)).unwrap();
+    world.clock.0.fetch_add(2_000_000, Relaxed);
+    volume.housekeep();
+    let token = run(volume.hold(HOLD)).expect("the first one's time ran out");
+    volume.unhold(token);
 }
 
 #[test]

@@ -155,6 +155,10 @@ impl Clock for SimClock {
         self.0.load(Relaxed)
     }
 
+    fn elapsed_us(&self) -> u64 {
+        self.now_us()
+    }
+
     async fn sleep(&self, time: Duration) {
         let wake = self.now_us() + u64::try_from(time.as_micros()).unwrap();
         poll_fn(|_| {
@@ -179,6 +183,8 @@ pub(super) struct World {
     pub(super) geometry: Geometry,
     pub(super) clock: SimClock,
     pub(super) policy: FullPolicy,
+    pub(super) durable: bool,
+    pub(super) continuity: Continuity,
     dir: tempfile::TempDir,
 }
 
@@ -190,6 +196,8 @@ impl World {
             geometry: Geometry::new(capacity as u64, 4096).unwrap(),
             clock: SimClock::default(),
             policy: FullPolicy::Drop,
+            durable: false,
+            continuity: Continuity::ModifiedAt(0),
             dir: tempfile::tempdir().unwrap(),
         }
     }
@@ -203,7 +211,17 @@ impl World {
             volume_id: Id([5; 16]),
             policy: self.policy,
             clock: self.clock.clone(),
-            continuity: Continuity::ModifiedAt(0),
+            continuity: self.continuity.clone(),
+            durable: self.durable,
+            distrust: None,
+            max_active_regions: Some(16),
+        }
+    }
+
+    /// As a power cut does.
+    pub(super) fn forget_state(&self) {
+        for entry in std::fs::read_dir(self.dir.path()).unwrap() {
+            std::fs::remove_file(entry.unwrap().path()).unwrap();
         }
     }
 

@@ -67,7 +67,11 @@ impl Subject for Fake {
         let extents: Vec<_> = rest.by_ref().take(self.page_len).copied().collect();
         let more = rest.next().is_some();
         let next = extents.last().filter(|_| more).map(|e| e.range.end());
-        Ok(ExtentPage { extents, next })
+        Ok(ExtentPage {
+            extents,
+            next,
+            over_report_bytes: 0,
+        })
     }
 
     fn read(&mut self, offset: u64, into: &mut [u8]) -> io::Result<()> {
