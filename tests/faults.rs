@@ -76,8 +76,10 @@ impl Trouble {
         match self {
             // The server lives on and has seen every request, whatever became of it.
             Self::OriginFails | Self::AreaFails => &[Trust::Continuous],
-            // The state was in memory; of a block device nobody knows who wrote to it meanwhile.
-            Self::PowerCut | Self::ServerDies => &[],
+            // The area's journal tells.
+            Self::PowerCut => &[Trust::Continuous, Trust::Superset],
+            // Of a block device nobody knows who wrote to it meanwhile.
+            Self::ServerDies => &[],
         }
     }
 }

@@ -17,14 +17,18 @@ use tidemark_proto::private::{
     Allocated, Changes, Cut, ForgetCheckpoint, Hold, ReleaseSnapshot, Request, ResetTracking,
     Unhold, WaitEvents, request::Call,
 };
-use tidemark_store::units::{Epoch, Geometry, Id};
+use tidemark_store::{
+    area::Layout,
+    units::{Epoch, Geometry, Id},
+};
 
 use crate::bytes::folder;
 
 const BLOCK: u64 = 4096;
 /// The last block is cut short.
 const CAPACITY: u64 = 64 * BLOCK - 512;
-const AREA_BYTES: u64 = (1 << 20) + 80 * BLOCK;
+/// Slots beyond the fewest.
+const SPARE_SLOTS: u64 = 16;
 const MAX_CALLS: usize = 24;
 const MAX_RANGES: usize = 8;
 
@@ -34,6 +38,10 @@ struct Ticking(AtomicU64);
 impl Clock for Ticking {
     fn now_us(&self) -> u64 {
         self.0.fetch_add(1, Relaxed)
+    }
+
+    fn elapsed_us(&self) -> u64 {
+        self.now_us()
     }
 
     async fn sleep(&self, _: Duration) {
@@ -48,15 +56,19 @@ type Engine = Volume<MemoryDisk, MemoryDisk, Ticking>;
 /// for the host: a wait for events writes.
 pub(crate) fn calls(input: &[u8]) {
     let folder = folder();
+    let geometry = Geometry::new(CAPACITY, 4096).expect("a volume has this geometry");
     let options = Options {
         origin: MemoryDisk::new(CAPACITY),
-        area: MemoryDisk::new(AREA_BYTES),
-        geometry: Geometry::new(CAPACITY, 4096).expect("a volume has this geometry"),
+        area: MemoryDisk::new(Layout::of(geometry).min_capacity() + SPARE_SLOTS * BLOCK),
+        geometry,
         state_dir: folder.path().to_owned(),
         volume_id: Id([7; 16]),
         policy: FullPolicy::Drop,
         clock: Ticking(AtomicU64::new(1)),
         continuity: Continuity::ModifiedAt(0),
+        durable: false,
+        max_active_regions: None,
+        distrust: None,
     };
     let volume = block_on(Volume::open(options)).expect("a new volume opens");
     let mut from = input;

@@ -9,6 +9,7 @@ mod calls;
 mod catalog;
 mod command;
 mod history;
+mod journal;
 mod kernel;
 mod memory;
 mod protocol;
@@ -86,6 +87,20 @@ pub const TARGETS: &[Target] = &[
         stored::superblock,
         stored::superblocks,
     ),
+    Target::new(
+        "journal-header",
+        64 * KIB,
+        journal::header,
+        journal::headers,
+    ),
+    Target::new("journal-image", MIB, journal::image, journal::images),
+    Target::new(
+        "journal-record",
+        MIB,
+        journal::records,
+        journal::record_seeds,
+    ),
+    Target::new("journal-log", MIB, journal::log, journal::logs),
     Target::new("change-set", MIB, stored::change_set, stored::change_sets),
     Target::new("change-map", MIB, words::change_map, words::change_maps),
     Target::new("change-history", MIB, history::names, history::some_names),
