@@ -42,6 +42,18 @@ fn btrfs_over_disks_that_fail() {
     Story::begin(FsKind::Btrfs, 128 * MIB).tell();
 }
 
+/// That the story sees: of a disk that promises and does not keep, something is missing.
+#[test]
+#[should_panic]
+fn a_disk_that_does_not_keep_what_it_promised_is_seen() {
+    let mut story = Story::begin(FsKind::Ext4, 64 * MIB);
+    story.origin.lie();
+    // A power cut may happen to lose nothing; six in a row do not.
+    for _ in 0..6 {
+        story.cycle(Trouble::PowerCut);
+    }
+}
+
 /// What goes wrong.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Trouble {
@@ -64,8 +76,10 @@ impl Trouble {
         match self {
             // The server lives on and has seen every request, whatever became of it.
             Self::OriginFails | Self::AreaFails => &[Trust::Continuous],
-            // The state was in memory; of a block device nobody knows who wrote to it meanwhile.
-            Self::PowerCut | Self::ServerDies => &[],
+            // The area's journal tells.
+            Self::PowerCut => &[Trust::Continuous, Trust::Superset],
+            // Of a block device nobody knows who wrote to it meanwhile.
+            Self::ServerDies => &[],
         }
     }
 }

@@ -320,9 +320,10 @@ impl State {
 
     /// Removes a checkpoint; `false` when there is none.
     pub fn remove_checkpoint(&self, epoch: Epoch) -> bool {
+        // A place without a checkpoint has the epoch 0.
         let found = self
             .checkpoint_words()
-            .find(|words| words[0].load(Acquire) == epoch.0);
+            .find(|words| epoch.0 != 0 && words[0].load(Acquire) == epoch.0);
         found.inspect(|words| words[0].store(0, Release)).is_some()
     }
 
@@ -439,6 +440,7 @@ mod tests {
         assert_eq!(state.snapshot(0), None);
         assert_eq!(state.checkpoints().len(), 1);
         assert!(state.remove_checkpoint(Epoch(4)) && state.checkpoints().is_empty());
+        assert!(!state.remove_checkpoint(Epoch(0)), "no epoch is 0");
         let long = "a reason that is too long ".repeat(20);
         state.commit_lineage(&lineage(10, &long), Epoch(6));
         assert_eq!(

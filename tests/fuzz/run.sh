@@ -11,6 +11,9 @@ shift
 targets=("$@")
 [ ${#targets[@]} -gt 0 ] || targets=($(ls tests/fuzz/corpus))
 export RUST_BACKTRACE=1
+TIDEMARK_FUZZ_FOLDER=$(mktemp -d -p /dev/shm tidemark-fuzz.XXXXXX)
+export TIDEMARK_FUZZ_FOLDER
+trap 'rm -rf "$TIDEMARK_FUZZ_FOLDER"' EXIT
 
 RUSTC_WORKSPACE_WRAPPER=$PWD/tests/fuzz/instrument.sh cargo build --quiet --workspace --bin fuzz --features tidemark-fuzz/libfuzzer
 # Ordinary builds put other programs into target/debug.

@@ -1,4 +1,15 @@
-//! Inputs taken apart.
+//! Inputs taken apart, and folders for those that are read from files.
+
+use std::env;
+
+use tempfile::TempDir;
+
+/// A folder in memory. A fuzzer's process ends without removing it: run.sh says where it is, and
+/// does that.
+pub(crate) fn folder() -> TempDir {
+    let place = env::var_os("TIDEMARK_FUZZ_FOLDER").unwrap_or_else(|| "/dev/shm".into());
+    tempfile::tempdir_in(place).expect("memory holds a few files")
+}
 
 /// A number from the front of the input; 0 where it ends.
 pub(crate) fn number<const N: usize>(input: &mut &[u8]) -> u64 {

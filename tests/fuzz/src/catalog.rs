@@ -1,11 +1,6 @@
 //! The catalog's file, damaged: an error, or records; never a panic.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-    sync::{LazyLock, Mutex},
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use tempfile::TempDir;
 use tidemark_store::{
@@ -16,7 +11,7 @@ use tidemark_store::{
     units::{Epoch, Id},
 };
 
-use crate::bytes::number;
+use crate::bytes::{folder, number};
 
 const VOLUME: &str = "data";
 
@@ -25,14 +20,19 @@ struct Place {
     sound: Vec<u8>,
 }
 
-/// One at a time: the file is held exclusively.
-static PLACE: LazyLock<Mutex<Place>> = LazyLock::new(|| {
-    let folder = tempfile::tempdir_in("/dev/shm").expect("memory holds a catalog");
-    let path = folder.path().join("sound.db");
-    fill(&path).expect("a new catalog is sound");
-    let sound = fs::read(&path).expect("it was made");
-    Mutex::new(Place { folder, sound })
-});
+std::thread_local! {
+    static PLACE: Place = Place::new();
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = folder();
+        let path = folder.path().join("sound.db");
+        fill(&path).expect("a new catalog is sound");
+        let sound = fs::read(&path).expect("it was made");
+        Self { folder, sound }
+    }
+}
 
 fn fill(path: &Path) -> Result<(), CatalogError> {
     let mut catalog = Catalog::open(path)?;
@@ -93,8 +93,11 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
 }
 
 /// An input is a list of places in the file and what their bytes become.
-pub(crate) fn damaged(mut input: &[u8]) {
-    let place = PLACE.lock().expect("a panic ends the run");
+pub(crate) fn damaged(input: &[u8]) {
+    PLACE.with(|place| damage(place, input));
+}
+
+fn damage(place: &Place, mut input: &[u8]) {
     let mut bytes = place.sound.clone();
     while !input.is_empty() {
         let at = usize::try_from(number::<3>(&mut input)).unwrap_or(0) % bytes.len();

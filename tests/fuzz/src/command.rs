@@ -2,28 +2,58 @@
 //!
 //! The command is a program and no library: its files are compiled here once more.
 
-use std::{fs, sync::LazyLock};
+use std::fs;
 
+use prost::{Message, bytes::Bytes};
 use tempfile::TempDir;
+use tidemark_proto::v1::DataExtent;
 
 use crate::{
-    bytes::number,
+    bytes::{folder, number},
     heatmap::HeatMap,
     state::{Loaded, StateFile},
     units::{parse_duration, parse_size, span},
+    unpack::unpack,
 };
 
-static FOLDER: LazyLock<TempDir> =
-    LazyLock::new(|| tempfile::tempdir_in("/dev/shm").expect("memory holds a file"));
+std::thread_local! {
+    static FOLDER: TempDir = folder();
+}
 
 pub(crate) fn state(bytes: &[u8]) {
-    let name = format!("{:?}", std::thread::current().id());
-    let file = StateFile::at(&FOLDER.path().join(name));
+    let file = FOLDER.with(|folder| StateFile::at(&folder.path().join("state")));
     fs::write(file.path(), bytes).expect("memory holds a file");
     if let Ok(Loaded::Found(state)) = file.load() {
         file.store(&state).expect("memory holds a file");
         let again = file.load().expect("we wrote it");
         assert_eq!(again, Loaded::Found(state));
+    }
+}
+
+/// The most plain bytes of one extent here; the command takes more.
+const MAX_EXTENT_BYTES: u64 = 4 << 20;
+
+pub(crate) fn extent(bytes: &[u8]) {
+    let Ok(mut extent) = DataExtent::decode(bytes) else {
+        return;
+    };
+    check_extent(&extent);
+    // A hash that nobody can guess must not be where damage ends.
+    let length = usize::try_from(extent.length_bytes.min(MAX_EXTENT_BYTES)).unwrap_or(0);
+    let plain = zstd::bulk::decompress(&extent.data, length);
+    for plain in [Some(extent.data.to_vec()), plain.ok()]
+        .into_iter()
+        .flatten()
+    {
+        extent.blake3 = Bytes::copy_from_slice(blake3::hash(&plain).as_bytes());
+        check_extent(&extent);
+    }
+}
+
+fn check_extent(extent: &DataExtent) {
+    if let Ok((plain, hash)) = unpack(extent, MAX_EXTENT_BYTES) {
+        assert_eq!(plain.len() as u64, extent.length_bytes);
+        assert_eq!(hash, blake3::hash(&plain));
     }
 }
 

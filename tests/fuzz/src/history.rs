@@ -1,6 +1,6 @@
 //! Names of change maps in a folder: what a dead process left may be any of them.
 
-use std::{fs, sync::LazyLock};
+use std::fs;
 
 use tempfile::TempDir;
 use tidemark_store::{
@@ -8,18 +8,19 @@ use tidemark_store::{
     units::{Epoch, Id},
 };
 
+use crate::bytes::folder;
+
 const LINEAGE: Id = Id([3; 16]);
 const BLOCKS: u64 = 1000;
 const CURRENT: Epoch = Epoch(7);
 
-static FOLDER: LazyLock<TempDir> =
-    LazyLock::new(|| tempfile::tempdir_in("/dev/shm").expect("memory holds a folder"));
+std::thread_local! {
+    static FOLDER: TempDir = folder();
+}
 
 /// An input is a name a line.
 pub(crate) fn names(input: &[u8]) {
-    let folder = FOLDER
-        .path()
-        .join(format!("{:?}", std::thread::current().id()));
+    let folder = FOLDER.with(|folder| folder.path().join("maps"));
     // A name that the last input left must not be found by this one.
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("memory holds a folder");

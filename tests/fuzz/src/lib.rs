@@ -5,9 +5,11 @@
 //! corpus.rs, runs all that is in corpus/.
 
 mod bytes;
+mod calls;
 mod catalog;
 mod command;
 mod history;
+mod journal;
 mod kernel;
 mod memory;
 mod protocol;
@@ -29,6 +31,9 @@ mod state;
 #[path = "../../../cli/src/units.rs"]
 #[allow(dead_code, reason = "the command's")]
 mod units;
+#[path = "../../../cli/src/cmd/pull/unpack.rs"]
+#[allow(dead_code, reason = "the command's")]
+mod unpack;
 
 /// More than any decoder needs beside what its input holds.
 const KIB: usize = 1 << 10;
@@ -82,6 +87,20 @@ pub const TARGETS: &[Target] = &[
         stored::superblock,
         stored::superblocks,
     ),
+    Target::new(
+        "journal-header",
+        64 * KIB,
+        journal::header,
+        journal::headers,
+    ),
+    Target::new("journal-image", MIB, journal::image, journal::images),
+    Target::new(
+        "journal-record",
+        MIB,
+        journal::records,
+        journal::record_seeds,
+    ),
+    Target::new("journal-log", MIB, journal::log, journal::logs),
     Target::new("change-set", MIB, stored::change_set, stored::change_sets),
     Target::new("change-map", MIB, words::change_map, words::change_maps),
     Target::new("change-history", MIB, history::names, history::some_names),
@@ -115,6 +134,7 @@ pub const TARGETS: &[Target] = &[
         protocol::replies,
         protocol::some_replies,
     ),
+    Target::new("engine-calls", 16 * MIB, calls::calls, calls::some_calls),
     Target::new(
         "start-outcome",
         64 * KIB,
@@ -128,6 +148,12 @@ pub const TARGETS: &[Target] = &[
         protocol::extents,
     ),
     Target::new("pull-state", MIB, command::state, command::states),
+    Target::new(
+        "pull-extent",
+        16 * MIB,
+        command::extent,
+        crate::protocol::extents,
+    ),
     Target::new("heat-map", MIB, command::heat_map, command::heat_maps),
     Target::new("sizes", 64 * KIB, command::sizes, command::some_sizes),
 ];

@@ -6,7 +6,10 @@ use tidemark_store::{
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
-use crate::{bytes::with_crc32c, reads_back};
+use crate::{
+    bytes::{folder, with_crc32c},
+    reads_back,
+};
 
 pub(crate) fn superblock(bytes: &[u8]) {
     let mut block = [0; SUPERBLOCK_BYTES];
@@ -59,7 +62,7 @@ pub(crate) fn change_set(bytes: &[u8]) {
 }
 
 pub(crate) fn change_sets() -> Vec<Vec<u8>> {
-    let folder = tempfile::tempdir_in("/dev/shm").expect("memory holds a map");
+    let folder = folder();
     let map = DenseMap::create(&folder.path().join("map"), Id::NIL, Epoch(1), 200_000)
         .expect("memory holds a map");
     let mut seeds = vec![ChangeSet::default().encode(), map.to_set(0).encode()];

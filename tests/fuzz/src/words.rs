@@ -7,7 +7,7 @@ use std::{
     collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use tempfile::TempDir;
@@ -18,7 +18,7 @@ use tidemark_store::{
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
-use crate::bytes::number;
+use crate::bytes::{folder, number};
 
 const BLOCKS: u64 = 70_000;
 const LINEAGE: Id = Id([3; 16]);
@@ -39,7 +39,7 @@ struct Place {
 
 impl Place {
     fn new(make: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir_in("/dev/shm").expect("memory holds a few files");
+        let folder = folder();
         let path = folder.path().join("sound");
         make(&path);
         let sound = fs::read(&path).expect("it was made");
@@ -63,31 +63,30 @@ impl Place {
             }
             word.copy_from_slice(&value.to_le_bytes());
         }
-        // The fuzzer's threads and the test's share the folder.
-        let name = format!("{:?}", std::thread::current().id());
-        let path = self.folder.path().join(name);
+        let path = self.folder.path().join("damaged");
         fs::write(&path, bytes).expect("memory holds a few files");
         path
     }
 }
 
-static MAP: LazyLock<Place> = LazyLock::new(|| {
-    Place::new(|path| {
+std::thread_local! {
+    static MAP: Place = Place::new(|path| {
         let map = DenseMap::create(path, LINEAGE, Epoch(1), BLOCKS).expect("memory holds a map");
         map.mark(BlockRange::new(30, 90));
         map.settle(BlockRange::new(40, 50), Kind::Zero);
         map.mark(BlockRange::new(69_000, 69_100));
         map.settle(BlockRange::new(69_002, 69_005), Kind::Discarded);
-    })
-});
+    });
+}
 
 pub(crate) fn change_map(input: &[u8]) {
     // The header's words, those of `touched`, and the first and last of each plane's pages.
-    let path = MAP.damaged(input, |place| match place {
+    let word = |place| match place {
         0..8 => place,
         8..16 => 512 + place - 8,
         _ => 1024 + (place - 16) * 64,
-    });
+    };
+    let path = MAP.with(|map| map.damaged(input, word));
     let Ok(map) = DenseMap::open(&path, LINEAGE, Epoch(1), BLOCKS) else {
         return;
     };
@@ -155,17 +154,20 @@ fn make_state(path: &Path) {
     layers.end(Id([2; 16]), Fate::Released);
 }
 
-static STATE: LazyLock<Place> = LazyLock::new(|| Place::new(make_state));
+std::thread_local! {
+    static STATE: Place = Place::new(make_state);
+}
 
 pub(crate) fn state(input: &[u8]) {
     // The header's words, the first snapshots and checkpoints, the slots in use, the checksums.
-    let path = STATE.damaged(input, |place| match place {
+    let word = |place| match place {
         0..128 => place,
         128..192 => SNAPSHOTS + place - 128,
         192..200 => CHECKPOINTS + place - 192,
         200..209 => SLOT_WORDS + place - 200,
         _ => SLOT_WORDS + SLOTS as usize + place - 209,
-    });
+    };
+    let path = STATE.with(|state| state.damaged(input, word));
     let Ok(Some(state)) = State::open(&path, identity()) else {
         return;
     };

@@ -29,6 +29,9 @@ pub use table::{Line, Payload, Table};
 use super::device::DeviceNumber;
 use ioctl::{Command, Message, flag};
 
+/// Length of a record in the kernel's list of devices, without its name: `struct dm_name_list`.
+const RECORD_LEN: usize = 12;
+
 /// What device-mapper tells of a device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Info {
@@ -233,15 +236,17 @@ pub fn listed(payload: &[u8]) -> Option<Vec<(DeviceNumber, String)>> {
     let mut rest = payload;
     loop {
         let number = u64::from_ne_bytes(rest.get(..8)?.try_into().ok()?);
-        let next = u32::from_ne_bytes(rest.get(8..12)?.try_into().ok()?);
+        let next = u32::from_ne_bytes(rest.get(8..RECORD_LEN)?.try_into().ok()?);
         // A list without devices is one record of zeros.
         if number != 0 {
             // A name that is no text is one that we did not give.
-            let name = ioctl::text_of(rest.get(12..)?).unwrap_or_default();
+            let name = ioctl::text_of(rest.get(RECORD_LEN..)?).unwrap_or_default();
             found.push((ioctl::decode(number), name));
         }
         match usize::try_from(next).ok()? {
             0 => return Some(found),
+            // Records do not lie within each other.
+            1..RECORD_LEN => return None,
             next => rest = rest.get(next..)?,
         }
     }
@@ -286,6 +291,8 @@ mod tests {
         assert_eq!(listed(&record(0, 0, "")), Some(Vec::new()));
         assert_eq!(listed(&[]), None);
         assert_eq!(listed(&record(0xfd00, 24, "vg-a")), None);
+        let within = [record(0xfd00, 4, "vg-a"), record(0, 0, "")].concat();
+        assert_eq!(listed(&within), None);
     }
 
     #[test]

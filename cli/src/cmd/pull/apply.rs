@@ -6,19 +6,15 @@
 
 use anyhow::Context;
 use indicatif::ProgressBar;
-use tidemark_proto::v1::{Compression, DataBatch, DataExtent, DataTrailer, ExtentKind};
+use tidemark_proto::v1::{DataBatch, DataExtent, DataTrailer, ExtentKind};
 use tokio::sync::mpsc::Receiver;
 
 use super::{
     record::Record,
+    unpack::{corrupt, unpack},
     verify::{Written, compare_written},
 };
-use crate::{
-    client::MAX_MESSAGE_BYTES,
-    digest::StreamDigest,
-    exit::{Exit, Fault},
-    image::Image,
-};
+use crate::{client::MAX_MESSAGE_BYTES, digest::StreamDigest, image::Image};
 
 /// A section ends after this much data: what a dead pull has to fetch again, at most.
 const SECTION_BYTES: u64 = 128 << 20;
@@ -254,18 +250,9 @@ impl Applier {
 
     /// Checks a data extent and writes it.
     fn data(&mut self, extent: &DataExtent) -> anyhow::Result<blake3::Hash> {
-        let plain = decode(extent)?;
-        let plain: &[u8] = plain.as_deref().unwrap_or(&extent.data);
-        let at = || format!("extent {}+{}", extent.offset_bytes, extent.length_bytes);
-        if plain.len() as u64 != extent.length_bytes {
-            return Err(corrupt(format!("{} holds {} bytes", at(), plain.len())));
-        }
-        let hash = blake3::hash(plain);
-        if extent.blake3 != hash.as_bytes()[..] {
-            return Err(corrupt(format!("{} does not match its BLAKE3", at())));
-        }
+        let (plain, hash) = unpack(extent, MAX_EXTENT_BYTES)?;
         self.image
-            .write_at(plain, extent.offset_bytes)
+            .write_at(&plain, extent.offset_bytes)
             .with_context(|| {
                 format!(
                     "writing {} at {}",
@@ -341,66 +328,5 @@ impl Applier {
         self.record.progress(&self.image, self.position)?;
         self.recorded = self.position;
         Ok(())
-    }
-}
-
-/// The plain bytes of a compressed extent; none when they are sent plain.
-fn decode(extent: &DataExtent) -> anyhow::Result<Option<Vec<u8>>> {
-    let at = || format!("extent {}+{}", extent.offset_bytes, extent.length_bytes);
-    if extent.length_bytes > MAX_EXTENT_BYTES {
-        return Err(corrupt(format!("{} is longer than an extent may be", at())));
-    }
-    match Compression::try_from(extent.compression) {
-        Ok(Compression::None | Compression::Unspecified) => Ok(None),
-        Ok(Compression::Zstd) => {
-            // Bounded by the length that was announced: a bomb ends in an error.
-            let length = usize::try_from(extent.length_bytes)?;
-            zstd::bulk::decompress(&extent.data, length)
-                .map(Some)
-                .map_err(|error| corrupt(format!("{} cannot be decompressed: {error}", at())))
-        }
-        Err(_) => Err(corrupt(format!("{} is compressed in an unknown way", at()))),
-    }
-}
-
-/// Bytes that came are not what they should be.
-fn corrupt(message: String) -> anyhow::Error {
-    Fault::new(Exit::Integrity, message)
-        .advise(
-            "the image is not valid now: pull again (it will be full), and check memory and disks",
-        )
-        .into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn extent(data: Vec<u8>, length: u64, compression: Compression) -> DataExtent {
-        DataExtent {
-            offset_bytes: 0,
-            length_bytes: length,
-            kind: ExtentKind::Data.into(),
-            data: data.into(),
-            compression: compression.into(),
-            blake3: Vec::new().into(),
-        }
-    }
-
-    #[test]
-    fn decompression_is_bounded() {
-        let packed = zstd::bulk::compress(&vec![0; 1 << 20], 3).unwrap();
-        let good = decode(&extent(packed.clone(), 1 << 20, Compression::Zstd)).unwrap();
-        assert_eq!(good.unwrap().len(), 1 << 20);
-        assert!(decode(&extent(packed.clone(), 4096, Compression::Zstd)).is_err());
-        assert!(decode(&extent(packed, u64::MAX, Compression::Zstd)).is_err());
-        assert!(decode(&extent(vec![1, 2, 3], 4096, Compression::Zstd)).is_err());
-    }
-
-    #[test]
-    fn an_unknown_compression_is_refused() {
-        let mut odd = extent(vec![0; 8], 8, Compression::None);
-        odd.compression = 77;
-        assert!(decode(&odd).is_err());
     }
 }

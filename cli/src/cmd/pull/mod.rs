@@ -15,6 +15,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod unpack;
 mod verify;
 
 use std::{
