@@ -10,7 +10,7 @@ pub struct Named {
 }
 
 /// In the order in which they were found.
-pub const SEEDS: [Named; 2] = [
+pub const SEEDS: [Named; 4] = [
     Named {
         found: "a hold lasted an hour longer when the host's clock was set back by one",
         seed: 119,
@@ -19,5 +19,15 @@ pub const SEEDS: [Named; 2] = [
         found: "an area that lost power while it was first claimed is refused for good; the \
                 operator is told, and an empty file is taken",
         seed: 3042,
+    },
+    Named {
+        found: "a process that took over wrote its first journal image over the newest one: a \
+                power cut meanwhile ended the lineage",
+        seed: 74,
+    },
+    Named {
+        found: "a cut was acknowledged while what was written before it was in the origin's cache: \
+                a power cut took that back, and no diff told",
+        seed: 66,
     },
 ];
