@@ -90,6 +90,9 @@ pub(in super::super) fn i1_mark_first(life: &Life, volume: usize) -> Outcome {
 
 /// **I8**: no more is told than was touched, up to the bound that the diff states.
 fn untouched(life: &Life, told: &Told, touched: &Blocks, geometry: Geometry) -> Outcome {
+    if told.over_report_bytes > 0 {
+        life.context.tally.add(Count::OverReports);
+    }
     let mut more = told.blocks.without(touched).peekable();
     let first = more.peek().copied();
     let bytes = more.count() as u64 * geometry.block_bytes();

@@ -239,6 +239,7 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
         continuity: options.continuity,
         durable: options.durable,
         distrust: options.distrust,
+        max_active_regions: options.max_active_regions,
     };
     let volume = run(Volume::open(options)).unwrap();
     run(volume.hold(HOLD)).unwrap();
