@@ -1,6 +1,9 @@
 # make demo    see the whole job done and proven, on a throw-away volume
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
+# make concurrency explore what the data plane's threads can do with each other (test does so too)
+# make fuzz    look for bytes that break a decoder, FUZZ_SECONDS long (test does so for a minute)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
+# make test-faults 200 cycles over disks that fail, where test tells a few (as root)
 # make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
@@ -19,14 +22,14 @@ CARGO := cargo
 SUDO := $(shell test "$$(id -u)" = 0 || echo sudo)
 
 # A command, or a file, and the Debian package that brings it.
-NEEDS := cc=gcc make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
+NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-config \
 	/usr/lib/llvm-14/lib/libclang-14.so.1=libclang-14-dev /usr/include/libdevmapper.h=libdevmapper-dev \
 	qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio modprobe=kmod xz=xz-utils \
 	dmsetup=dmsetup lvm=lvm2 cryptsetup=cryptsetup-bin stress-ng=stress-ng fs_mark=fsmark \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
 
-.PHONY: help deps rust build lint test test-vm simulate demo bench bench-vm root
+.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -80,13 +83,27 @@ root:
 		exit 1
 	fi
 
-test: root build lint
+# loom's words take the place of the standard library's, so nothing is shared with other builds.
+concurrency: deps
+	RUSTFLAGS="--cfg loom" $(CARGO) test --quiet -p tidemark-concurrency --lib --target-dir target/loom
+
+# For how long, over all targets; tests/fuzz/run.sh also takes the names of some.
+FUZZ_SECONDS := 60
+
+fuzz: build
+	tests/fuzz/run.sh $(FUZZ_SECONDS)
+
+test: root build lint concurrency fuzz
 	$(CARGO) test --workspace --no-fail-fast 2>&1 | tee target/test.log && result=0 || result=$$?
 	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log
 	exit $$result
 
 test-vm: root build
 	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --nocapture --test-threads=1
+
+# TIDEMARK_SEED repeats the choices of a run.
+test-faults: root build
+	TIDEMARK_FAULT_CYCLES=200 $(CARGO) test --workspace --test faults -- --nocapture --test-threads=1
 
 # What `make test` does with a million, from the seed after those on.
 OPERATIONS := 100000000

@@ -69,13 +69,18 @@ const HOMES: [(&str, &[&str]); 8] = [
 ];
 
 /// Which of our crates each crate depends on outside its tests.
-const CRATES: [(&str, &[&str]); 5] = [
+const CRATES: [(&str, &[&str]); 7] = [
     ("proto", &[]),
     ("store", &[]),
     ("agent", &["tidemark-proto", "tidemark-store"]),
     ("cli", &["tidemark-proto"]),
     (
         "tests",
+        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+    ),
+    ("tests/concurrency", &["tidemark-store"]),
+    (
+        "tests/fuzz",
         &["tidemark-agent", "tidemark-proto", "tidemark-store"],
     ),
 ];

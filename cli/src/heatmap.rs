@@ -38,7 +38,8 @@ impl HeatMap {
             let Some(changed) = self.changed.get_mut(cell).filter(|_| stop > at) else {
                 return;
             };
-            *changed += stop - at;
+            // Ranges that overlap come from no agent of ours, but from one.
+            *changed = changed.saturating_add(stop - at);
             at = stop;
         }
     }
@@ -237,6 +238,14 @@ mod tests {
             map.terminal(4, true),
             ["\u{1b}[38;5;240m··\u{1b}[38;5;196m██\u{1b}[0m"]
         );
+    }
+
+    #[test]
+    fn ranges_that_overlap_do_not_overflow() {
+        let mut map = HeatMap::new(u64::MAX, 1);
+        map.add(0, u64::MAX);
+        map.add(0, u64::MAX);
+        assert_eq!(map.terminal(1, false), ["█"]);
     }
 
     #[test]

@@ -3,10 +3,12 @@
 //! FORMAT.md is the contract of every stored byte.
 
 pub mod area;
+#[cfg(feature = "catalog")]
 pub mod catalog;
 pub mod changes;
 pub mod cow;
 pub mod journal;
 pub mod media;
 pub mod state;
+pub mod sync;
 pub mod units;

@@ -115,7 +115,8 @@ impl Id {
 
     /// Reads 32 hex digits.
     pub fn parse(text: &str) -> Option<Self> {
-        if text.len() != 32 || !text.is_ascii() {
+        // Rust's integers also take a sign.
+        if text.len() != 32 || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             return None;
         }
         let mut id = [0; 16];
@@ -275,5 +276,6 @@ mod tests {
         assert_eq!(Id::parse(&id.to_string()), Some(id));
         assert_eq!(Id::parse("12"), None);
         assert_eq!(Id::parse(&"g".repeat(32)), None);
+        assert_eq!(Id::parse(&"+1".repeat(16)), None);
     }
 }

@@ -52,6 +52,8 @@ use std::path::{Path, PathBuf};
 pub use adopt::Adopted;
 pub use check::{Found, check};
 pub use error::InsertionError;
+#[doc(hidden)]
+pub use journal::reread as reread_journal;
 pub use journal::{JournalError, Stage};
 pub use ledger::Ledger;
 pub use recover::{Hint, Recovered};

@@ -60,6 +60,8 @@ pub use groups::Group;
 pub use host_ops::{FreezeFailed, Frozen, HostKernel, HostOps, Mounts, Pending, Thawed};
 pub use info::{Candidate, Feature, HostInfo};
 pub use leases::LeaseGuard;
+#[doc(hidden)]
+pub use link::checked_page;
 pub use model::{
     AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage, Kind,
     LiveVolume, NotServed, Snapshot, Trust, Volume,

@@ -37,7 +37,12 @@ impl Manager {
                 .run(move |catalog| catalog.snapshots(Some(&name), false));
             listed.await?
         };
-        let description = self.describe(entry).await?;
+        let mut description = self.describe(entry).await?;
+        if let Some(why) = self.is_older(&description).await? {
+            let reset = entry.link.reset_tracking(&why).await;
+            reset.map_err(|error| error.on_volume(entry.name()))?;
+            description = self.describe(entry).await?;
+        }
         // A server that says so has taken back whatever was wrong in the area.
         let sound = !matches!(description.durability(), private::Durability::Suspended);
         if sound && entry.distrust().is_some() {
@@ -53,6 +58,25 @@ impl Manager {
             }
         }
         Ok(description)
+    }
+
+    /// Why an area that tracking was taken up from tells of an older time than the catalog does.
+    async fn is_older(&self, description: &Description) -> Result<Option<String>, Error> {
+        let stopped = description.recovered_epoch;
+        let lineage = Id::from_slice(&description.lineage);
+        let Some(lineage) = lineage.filter(|_| stopped > 0) else {
+            return Ok(None);
+        };
+        let newest = self.ledger.run(move |catalog| catalog.newest_cut(lineage));
+        let unknown = newest.await?.map(|newest| newest.0);
+        // Epochs jump when tracking is taken up: those between are the area's future.
+        let unknown = unknown.filter(|newest| (stopped..description.epoch).contains(newest));
+        Ok(unknown.map(|newest| {
+            format!(
+                "the area is from an older time: it does not know of the cut that ended epoch \
+                 {newest}"
+            )
+        }))
     }
 
     /// Asks a volume's server for its description.

@@ -43,13 +43,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             .prepare()
             .map_err(|error| state_error(&error))?;
         let began_us = self.clock.elapsed_us();
-        self.gate
-            .close(max, &self.clock)
-            .await
-            .map_err(|error| match error {
-                CloseError::Closed => CutError::Busy,
-                CloseError::TimedOut => CutError::TimedOut,
-            })?;
+        let closed = match self.clock.omits(Step::Drain) {
+            true => self.gate.shut(),
+            false => self.gate.close(self.clock.sleep(max)).await,
+        };
+        closed.map_err(|error| match error {
+            CloseError::Closed => CutError::Busy,
+            CloseError::TimedOut => CutError::TimedOut,
+        })?;
         let mut hold = lock(&self.hold);
         let token = HoldToken(self.next_token());
         *hold = Some(Hold {

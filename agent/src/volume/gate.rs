@@ -13,18 +13,18 @@
 //!
 //! An entry waits only for earlier ones, so a large discard is not starved by small writes. Entries
 //! are at most the transports' queue depths together; the list is scanned whole.
+//!
+//! Nothing else of the engine is used here: tests/concurrency builds this file by itself, and
+//! explores its threads' interleavings.
 
-use std::{
-    pin::pin,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{pin::pin, sync::PoisonError};
 
 use event_listener::{Event, listener};
 use futures_lite::future;
-use tidemark_store::units::BlockRange;
-
-use super::{Clock, Step};
+use tidemark_store::{
+    sync::{Mutex, MutexGuard},
+    units::BlockRange,
+};
 
 struct Entry {
     ticket: u64,
@@ -134,17 +134,14 @@ impl Gate {
         state.try_enter(at)
     }
 
-    /// Lets nothing enter any more and waits at most `max` for what is in flight.
-    pub(super) async fn close(&self, max: Duration, clock: &impl Clock) -> Result<(), CloseError> {
-        {
-            let mut state = self.lock();
-            if state.closed {
-                return Err(CloseError::Closed);
-            }
-            state.closed = true;
-        }
+    /// Lets nothing enter any more and waits for what is in flight until `time_is_up` ends.
+    pub(super) async fn close(
+        &self,
+        time_is_up: impl Future<Output = ()>,
+    ) -> Result<(), CloseError> {
+        self.shut()?;
         let drained = async {
-            while !clock.omits(Step::Drain) && self.lock().in_flight > 0 {
+            while self.lock().in_flight > 0 {
                 let mut changed = pin!(self.changed.listen());
                 if self.lock().in_flight > 0 {
                     changed.as_mut().await;
@@ -153,7 +150,7 @@ impl Gate {
             true
         };
         let drained = future::or(drained, async {
-            clock.sleep(max).await;
+            time_is_up.await;
             false
         })
         .await;
@@ -163,6 +160,16 @@ impl Gate {
             self.open();
             Err(CloseError::TimedOut)
         }
+    }
+
+    /// Lets nothing enter any more, and waits for nothing.
+    pub(super) fn shut(&self) -> Result<(), CloseError> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(CloseError::Closed);
+        }
+        state.closed = true;
+        Ok(())
     }
 
     /// Lets changes enter again.
@@ -202,41 +209,9 @@ impl Drop for Pass<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_lite::future::{block_on, poll_once};
 
     use super::*;
-
-    struct Never;
-
-    impl Clock for Never {
-        fn now_us(&self) -> u64 {
-            0
-        }
-
-        fn elapsed_us(&self) -> u64 {
-            0
-        }
-
-        async fn sleep(&self, _: Duration) {
-            future::pending().await
-        }
-    }
-
-    struct AtOnce;
-
-    impl Clock for AtOnce {
-        fn now_us(&self) -> u64 {
-            0
-        }
-
-        fn elapsed_us(&self) -> u64 {
-            0
-        }
-
-        async fn sleep(&self, _: Duration) {}
-    }
 
     #[test]
     fn changes_that_share_a_block_pass_in_order() {
@@ -282,17 +257,14 @@ mod tests {
         block_on(async {
             let gate = Gate::new();
             let pass = gate.enter(BlockRange::new(0, 4)).await;
-            let mut close = pin!(gate.close(Duration::from_secs(1), &Never));
+            let mut close = pin!(gate.close(future::pending()));
             assert!(poll_once(&mut close).await.is_none());
             let mut late = pin!(gate.enter(BlockRange::new(50, 51)));
             assert!(poll_once(&mut late).await.is_none());
             drop(pass);
             assert_eq!(close.await, Ok(()));
             assert!(poll_once(&mut late).await.is_none());
-            assert_eq!(
-                gate.close(Duration::ZERO, &Never).await,
-                Err(CloseError::Closed)
-            );
+            assert_eq!(gate.close(future::pending()).await, Err(CloseError::Closed));
             gate.open();
             assert!(poll_once(&mut late).await.is_some());
         });
@@ -304,7 +276,7 @@ mod tests {
             let gate = Gate::new();
             let _pass = gate.enter(BlockRange::new(0, 4)).await;
             assert_eq!(
-                gate.close(Duration::ZERO, &AtOnce).await,
+                gate.close(future::ready(())).await,
                 Err(CloseError::TimedOut)
             );
             let mut other = pin!(gate.enter(BlockRange::new(50, 51)));

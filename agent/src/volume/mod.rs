@@ -39,7 +39,7 @@ use tidemark_store::{
     area::Superblock,
     cow::{Index, Layers},
     state::{self, State},
-    units::{Geometry, Id},
+    units::{Epoch, Geometry, Id},
 };
 
 pub use clock::{Clock, Step, SystemClock};
@@ -76,6 +76,7 @@ pub struct Volume<O, A, C> {
     tracker: tracker::MapTracker,
     gate: gate::Gate,
     journal: journal::Journal,
+    recovered: Option<Epoch>,
     hold: Mutex<Option<cut::Hold>>,
     tokens: Mutex<u64>,
     counters: counters::LiveCounters,
@@ -121,6 +122,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             counters: self.counters.sums(),
             changed_bytes: self.tracker.changed_blocks() * block,
             durability: self.journal.durability(),
+            recovered: self.recovered,
         }
     }
 

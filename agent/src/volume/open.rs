@@ -112,6 +112,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 options.max_active_regions,
                 recovery.newest,
             ),
+            recovered: recovery.epoch,
             hold: Mutex::default(),
             tokens: Mutex::default(),
             counters: LiveCounters::default(),
@@ -258,6 +259,8 @@ struct Recovery {
     failure: Option<String>,
     /// What to tell when something was.
     message: Option<String>,
+    /// The epoch that was running then.
+    epoch: Option<Epoch>,
 }
 
 /// Where the state is gone and the journal tells what it was: writes it anew.
@@ -287,6 +290,7 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
             let restored = journal::restore(&options.state_dir, identity, &known, random_u64());
             restored.map_err(|source| state_error(&options.state_dir, source))?;
             recovery.message = Some(recovered(&known));
+            recovery.epoch = Some(known.running.last);
         }
         Err(why) => recovery.failure = Some(why),
     }

@@ -125,6 +125,9 @@ pub struct Status {
     pub changed_bytes: u64,
     /// Whether tracking outlives the host.
     pub durability: Durability,
+    /// The epoch that was running when the host stopped, where tracking was taken up from the area
+    /// by this process.
+    pub recovered: Option<Epoch>,
 }
 
 /// Something that an operator should know.

@@ -53,6 +53,16 @@ impl Catalog {
         })
     }
 
+    /// The newest cut of a lineage that is remembered.
+    pub fn newest_cut(&self, lineage: Id) -> Result<Option<Epoch>, CatalogError> {
+        self.read("looking for the newest cut", |connection| {
+            let newest = connection
+                .prepare_cached("SELECT max(epoch) FROM snapshots WHERE lineage = ?1")?
+                .query_row([lineage], |row| row.get::<_, Option<u64>>(0))?;
+            Ok(newest.map(Epoch))
+        })
+    }
+
     /// Snapshots, oldest first: of one volume or of all, with or without those whose data is gone.
     pub fn snapshots(
         &self,

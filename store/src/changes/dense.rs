@@ -9,15 +9,12 @@
 //! volume of 1 TiB in 4 KiB blocks needs 32 MiB for `changed` when all of it is touched; the
 //! other planes cost memory only where discards and zeroes happen.
 
-use std::{
-    io,
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering::Relaxed},
-};
+use std::{io, path::Path, sync::atomic::Ordering::Relaxed};
 
 use super::{ChangeSet, Kind};
 use crate::{
     media::{Mapping, PAGE_BYTES},
+    sync::AtomicU64,
     units::{BlockRange, Epoch, Id},
 };
 
@@ -88,6 +85,14 @@ impl DenseMap {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
                 "another map's header",
+            ));
+        }
+        let pages = plane_words / PAGE_WORDS;
+        let all = [Plane::Changed, Plane::Zeroed, Plane::Discarded];
+        if all.iter().any(|plane| map.touches_past(*plane, pages)) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "it names pages that it does not have",
             ));
         }
         Ok(map)
@@ -192,6 +197,12 @@ impl DenseMap {
             PAGE_WORDS + plane as usize * self.touched_words,
             self.touched_words,
         )
+    }
+
+    /// Whether pages past the last one are said to be touched.
+    fn touches_past(&self, plane: Plane, pages: usize) -> bool {
+        let past = self.touched(plane).get(pages / 64);
+        past.is_some_and(|word| word.load(Relaxed) >> (pages % 64) != 0)
     }
 
     fn plane(&self, plane: Plane) -> &[AtomicU64] {
@@ -317,6 +328,19 @@ mod tests {
         assert_eq!(map.bits(BlockRange::new(65_536, 65_792)), [0; 32]);
         assert!(DenseMap::open(&path, lineage, Epoch(5), 100_000).is_err());
         assert!(DenseMap::open(&path, lineage, Epoch(4), 200_000).is_err());
+    }
+
+    #[test]
+    fn a_map_that_names_pages_it_does_not_have_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("dense");
+        let blocks = 3 * PAGE_BLOCKS;
+        for page in [2, 3, 63] {
+            let map = DenseMap::create(&path, Id([7; 16]), Epoch(1), blocks).unwrap();
+            map.touched(Plane::Zeroed)[0].store(1 << page, Relaxed);
+            let opened = DenseMap::open(&path, Id([7; 16]), Epoch(1), blocks);
+            assert_eq!(opened.is_ok(), page < 3, "page {page}");
+        }
     }
 
     #[test]

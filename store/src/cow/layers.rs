@@ -7,13 +7,14 @@
 //! ```
 
 use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicUsize, Ordering::Acquire, Ordering::Release},
+    Arc, PoisonError,
+    atomic::Ordering::{Acquire, Release},
 };
 
 use super::Index;
 use crate::{
     state::{Fate, MAX_SNAPSHOTS, SnapshotEntry, State},
+    sync::{AtomicUsize, RwLock, RwLockReadGuard},
     units::{Epoch, Id},
 };
 
@@ -187,7 +188,7 @@ impl Layers {
             .store(newest.map_or(0, |(layer, _)| layer.place() + 1), Release);
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Vec<(Layer, SnapshotEntry)>> {
+    fn read(&self) -> RwLockReadGuard<'_, Vec<(Layer, SnapshotEntry)>> {
         self.entries.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

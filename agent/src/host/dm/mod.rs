@@ -24,7 +24,7 @@ pub use ioctl::Address;
 pub use lvm::{GroupLock, GroupLockError};
 pub use private::{Made, Removal};
 pub use sectors::Sectors;
-pub use table::{Line, Table};
+pub use table::{Line, Payload, Table};
 
 use super::device::DeviceNumber;
 use ioctl::{Command, Message, flag};
@@ -227,7 +227,8 @@ fn info_of(message: &Message, call: Command, address: Address<'_>) -> Result<Inf
 }
 
 /// Reads the kernel's list: number, distance to the next record, name.
-fn listed(payload: &[u8]) -> Option<Vec<(DeviceNumber, String)>> {
+#[doc(hidden)]
+pub fn listed(payload: &[u8]) -> Option<Vec<(DeviceNumber, String)>> {
     let mut found = Vec::new();
     let mut rest = payload;
     loop {

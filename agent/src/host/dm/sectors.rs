@@ -25,7 +25,7 @@ impl Sectors {
 
     /// Fields of /sys/block/NAME/stat (Documentation/block/stat.rst), from 0: 6 is sectors
     /// written, 13 sectors discarded.
-    fn parse(stat: &str) -> Option<Self> {
+    pub fn parse(stat: &str) -> Option<Self> {
         let mut fields = stat.split_ascii_whitespace();
         Some(Self {
             written: fields.nth(6)?.parse().ok()?,

@@ -102,7 +102,7 @@ impl Table {
     }
 
     /// What a load takes: each target's length leads to the next.
-    pub(super) fn encode(&self) -> Option<Payload> {
+    pub fn encode(&self) -> Option<Payload> {
         let mut bytes = Vec::with_capacity(
             self.0
                 .iter()
@@ -131,7 +131,7 @@ impl Table {
     }
 
     /// Reads what the kernel tells of a table: each target's `next` counts from the first.
-    pub(super) fn decode(count: u32, payload: &[u8]) -> Option<Self> {
+    pub fn decode(count: u32, payload: &[u8]) -> Option<Self> {
         let mut lines = Vec::new();
         let mut at = 0;
         for _ in 0..count {
@@ -145,7 +145,12 @@ impl Table {
                 params: params.trim_ascii_end().to_owned(),
             });
             let next = spec.get(NEXT..NEXT + 4)?.try_into().ok()?;
-            at = usize::try_from(u32::from_ne_bytes(next)).ok()?;
+            let next = usize::try_from(u32::from_ne_bytes(next)).ok()?;
+            // A chain that leads back would never end; the last target leads nowhere.
+            if next < at + SPEC_LEN && lines.len() < usize::try_from(count).ok()? {
+                return None;
+            }
+            at = next;
         }
         Some(Self(lines))
     }
@@ -162,7 +167,7 @@ impl fmt::Display for Table {
 }
 
 /// The bytes of a table, wiped when they go.
-pub(super) struct Payload(pub(super) Vec<u8>);
+pub struct Payload(pub Vec<u8>);
 
 impl Drop for Payload {
     fn drop(&mut self) {
@@ -244,6 +249,14 @@ mod tests {
         for table in no {
             assert_eq!(table.lies_over(), None, "{table}");
         }
+    }
+
+    #[test]
+    fn targets_that_lead_back_are_refused() {
+        let mut payload = sample().encode().unwrap().0.clone();
+        payload[NEXT..NEXT + 4].copy_from_slice(&0_u32.to_ne_bytes());
+        assert_eq!(Table::decode(u32::MAX, &payload), None);
+        assert!(Table::decode(1, &payload).is_some());
     }
 
     #[test]

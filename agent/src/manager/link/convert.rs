@@ -42,6 +42,11 @@ pub(super) fn extent_page(page: &private::ExtentPage, start: u64) -> Result<Exte
     })
 }
 
+/// A page that may be believed.
+pub fn checked_page(page: &private::ExtentPage, start: u64) -> Option<ExtentPage> {
+    extent_page(page, start).ok()
+}
+
 fn bad(what: &str) -> LinkError {
     LinkError::Protocol(format!("the volume server answered {what}"))
 }

@@ -26,6 +26,7 @@ use tokio::{
     time::timeout,
 };
 
+pub use convert::checked_page;
 pub(super) use error::LinkError;
 
 use super::clock::micros;

@@ -7,7 +7,7 @@ use tidemark_store::units::ByteRange;
 use crate::{
     manager::{
         Error, ErrorReason,
-        streams::digest::{ExtentHash, from_wire},
+        streams::digest::{ExtentHash, from_wire, to_wire},
     },
     volume::{Extent, Kind},
 };
@@ -58,6 +58,23 @@ pub(super) fn check(wire: DataExtent, capacity: u64) -> Result<Checked, Error> {
             format!("extent {range} is not data, yet brings bytes or a hash"),
         )),
     }
+}
+
+/// Checks and unpacks an extent, and makes a message of it again, plain.
+pub fn recheck(wire: DataExtent, capacity: u64) -> Result<DataExtent, Error> {
+    let checked = check(wire, capacity)?;
+    let hash = match checked.extent.kind {
+        Kind::Data => Bytes::copy_from_slice(&checked.hash),
+        Kind::Zero | Kind::Discarded => Bytes::new(),
+    };
+    Ok(DataExtent {
+        offset_bytes: checked.extent.range.offset,
+        length_bytes: checked.extent.range.len,
+        kind: to_wire(checked.extent.kind).into(),
+        data: checked.data,
+        compression: Compression::None.into(),
+        blake3: hash,
+    })
 }
 
 fn check_data(extent: Extent, wire: DataExtent) -> Result<Checked, Error> {

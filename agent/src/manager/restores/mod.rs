@@ -24,6 +24,8 @@ use tidemark_proto::v1::{DataExtent, OperationKind, RestoreState};
 use tokio::sync::Mutex as AsyncMutex;
 
 pub use extent::MAX_DATA_EXTENT_BYTES;
+#[doc(hidden)]
+pub use extent::recheck;
 
 use self::{
     session::{Budget, Session, Work},

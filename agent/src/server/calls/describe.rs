@@ -56,6 +56,7 @@ pub(super) fn describe(served: &Served) -> Description {
             .unwrap_or_default(),
         durability: durability.into(),
         durability_reason,
+        recovered_epoch: status.recovered.map_or(0, |epoch| epoch.0),
     }
 }
 

@@ -173,6 +173,24 @@ fn a_slot_taken_but_not_published_is_free_after_a_death() {
 }
 
 #[test]
+fn a_damaged_mark_hides_no_slot() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state");
+    let world = create(&path);
+    let epoch = world.state.epoch();
+    let added = world.layers.add(id_of(epoch), epoch, 0, &world.index);
+    assert!(added.is_ok());
+    world.state.commit_epoch(epoch.next());
+    let slot = world.index.take(1).unwrap().first;
+    let layer = world.layers.newest().unwrap();
+    world.index.publish(slot, 3, layer, 9);
+    world.state.fresh().store(u64::MAX, Release);
+    let world = open(&path);
+    assert!(world.index.find(3, epoch).is_some());
+    assert_eq!(world.index.used(), 1);
+}
+
+#[test]
 fn a_snapshot_whose_cut_did_not_happen_is_gone_after_a_death() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("state");

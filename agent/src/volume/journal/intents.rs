@@ -1,0 +1,165 @@
+//! Which regions become active and go cold, and what is told of them; all under the journal's lock.
+
+use std::sync::{
+    Arc,
+    atomic::{Ordering::SeqCst, fence},
+};
+
+use tidemark_store::{
+    changes::DenseMap,
+    journal::{Record, Regions},
+    units::BlockRange,
+};
+
+use super::{AHEAD, AT_ONCE, Journal, MANY, MAX_QUEUED, Queue};
+
+impl Journal {
+    /// Queues some bits of the oldest ended epoch; whether there is more to do.
+    pub(super) fn tell_ended(&self) -> bool {
+        let mut queue = self.queue();
+        let Some(map) = queue.inexact.first().cloned() else {
+            return false;
+        };
+        if queue.packer.len() >= MAX_QUEUED {
+            return false;
+        }
+        for _ in 0..AT_ONCE {
+            let Some(region) = self.regions.next_active(queue.telling) else {
+                queue.telling = 0;
+                queue.inexact.remove(0);
+                self.push(&mut queue, &Record::Exact(map.epoch()));
+                return true;
+            };
+            self.tell(&mut queue, region, &map);
+            queue.telling = region + 1;
+        }
+        true
+    }
+
+    /// Queues that the blocks' regions become active; the batch that tells so.
+    pub(super) fn ask(
+        &self,
+        blocks: BlockRange,
+        regions: Regions,
+        map: &impl Fn() -> Arc<DenseMap>,
+    ) -> u64 {
+        let mut queue = self.queue();
+        if regions.end - regions.first <= MANY {
+            let asked = (regions.first..regions.end).map(|at| self.ask_one(&mut queue, at, map));
+            return asked.max().unwrap_or(0);
+        }
+        // Known to change whole: nothing has to be over-reported, nor kept active.
+        let inner = self.covered(blocks);
+        let whole = Record::Whole {
+            epoch: map().epoch(),
+            regions: inner,
+        };
+        self.push(&mut queue, &whole);
+        let mut batch = queue.batch;
+        for edge in [regions.first, regions.end - 1] {
+            if !(inner.first..inner.end).contains(&edge) {
+                batch = batch.max(self.ask_one(&mut queue, edge, map));
+            }
+        }
+        batch
+    }
+
+    fn ask_one(&self, queue: &mut Queue, region: u64, map: &impl Fn() -> Arc<DenseMap>) -> u64 {
+        if self.regions.is_active(region) {
+            return 0;
+        }
+        let asked = queue
+            .activating
+            .iter()
+            .find(|(_, asked)| (asked.first..asked.end).contains(&region));
+        if let Some((batch, _)) = asked {
+            return *batch;
+        }
+        let follows = region > 0 && self.regions.is_active(region - 1);
+        let ahead = if follows { AHEAD } else { 1 };
+        let end = (region + ahead).min(self.regions.len());
+        self.make_active(queue, Regions { first: region, end }, map);
+        queue.batch
+    }
+
+    /// A sequential writer came to the end of what was made active for it.
+    pub(super) fn go_ahead(&self, region: u64, map: &impl Fn() -> Arc<DenseMap>) {
+        let follows = region > 0 && self.regions.is_active(region - 1);
+        if follows && region + 1 < self.regions.len() {
+            self.ask_one(&mut self.queue(), region + 1, map);
+        }
+    }
+
+    fn make_active(&self, queue: &mut Queue, regions: Regions, map: &impl Fn() -> Arc<DenseMap>) {
+        self.make_room(queue, regions.end - regions.first, map);
+        queue.activating.push((queue.batch, regions));
+        self.push(queue, &Record::Activate(regions));
+    }
+
+    /// Keeps the number of active regions within its limit.
+    fn make_room(&self, queue: &mut Queue, wanted: u64, map: &impl Fn() -> Arc<DenseMap>) {
+        let waiting = queue.activating.iter().map(|(_, r)| r.end - r.first);
+        let waiting = waiting.sum::<u64>() + wanted;
+        // Once around takes the marks off, the second finds any.
+        let mut rounds = 0;
+        while self.regions.count() + waiting > self.max_active
+            && self.regions.count() > 0
+            && rounds < 3
+        {
+            match self.regions.next_unused(queue.hand) {
+                Some(region) => {
+                    self.make_cold(queue, region, &map());
+                    queue.hand = region + 1;
+                }
+                None => (queue.hand, rounds) = (0, rounds + 1),
+            }
+        }
+    }
+
+    /// See the head of this file.
+    pub(super) fn make_cold(&self, queue: &mut Queue, region: u64, current: &DenseMap) {
+        self.regions.deactivate(region);
+        fence(SeqCst);
+        for map in queue.inexact.clone() {
+            self.tell(queue, region, &map);
+        }
+        self.tell(queue, region, current);
+        self.push(queue, &Record::Cold(region));
+    }
+
+    fn tell(&self, queue: &mut Queue, region: u64, map: &DenseMap) {
+        let bits = map.bits(self.geometry.blocks_of_regions(region, region + 1));
+        if bits != [0; 32] {
+            let epoch = map.epoch();
+            let record = Record::Fine {
+                epoch,
+                region,
+                bits,
+            };
+            self.push(queue, &record);
+        }
+    }
+
+    pub(super) fn regions_of(&self, blocks: BlockRange) -> Regions {
+        let per_region = self.geometry.region_blocks();
+        Regions {
+            first: blocks.start / per_region,
+            end: blocks.end.div_ceil(per_region),
+        }
+    }
+
+    /// Regions of which every block is among `blocks`.
+    fn covered(&self, blocks: BlockRange) -> Regions {
+        let per_region = self.geometry.region_blocks();
+        let end = if blocks.end >= self.geometry.blocks() {
+            self.geometry.regions()
+        } else {
+            blocks.end / per_region
+        };
+        let first = blocks.start.div_ceil(per_region);
+        Regions {
+            first,
+            end: end.max(first),
+        }
+    }
+}
