@@ -52,7 +52,7 @@ pub struct Options<O, A, C> {
     pub durable: bool,
     /// Why what the area's journal tells must not be believed.
     pub distrust: Option<String>,
-    /// Most regions that count as changed whole if the host stops; `None` chooses 1,024, or a 64th
+    /// Most regions that count as changed whole if the host stops; `None` chooses 4,096, or a 16th
     /// of the volume where that is more.
     pub max_active_regions: Option<u64>,
 }

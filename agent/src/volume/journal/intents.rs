@@ -76,18 +76,28 @@ impl Journal {
             return *batch;
         }
         let follows = region > 0 && self.regions.is_active(region - 1);
-        let ahead = if follows { AHEAD } else { 1 };
+        let ahead = if follows { self.ahead() } else { 1 };
         let end = (region + ahead).min(self.regions.len());
         self.make_active(queue, Regions { first: region, end }, map);
         queue.batch
     }
 
-    /// A sequential writer came to the end of what was made active for it.
+    /// A sequential writer came to the middle of what was made active for it.
     pub(super) fn go_ahead(&self, region: u64, map: &impl Fn() -> Arc<DenseMap>) {
+        let middle = region + self.ahead().div_ceil(2);
         let follows = region > 0 && self.regions.is_active(region - 1);
-        if follows && region + 1 < self.regions.len() {
-            self.ask_one(&mut self.queue(), region + 1, map);
+        if follows && middle < self.regions.len() && !self.regions.is_active(middle) {
+            let end = (region + self.ahead() + 1).min(self.regions.len());
+            let mut queue = self.queue();
+            for next in region + 1..end {
+                self.ask_one(&mut queue, next, map);
+            }
         }
+    }
+
+    /// Regions made active at a time; few where few may be.
+    fn ahead(&self) -> u64 {
+        AHEAD.min(self.max_active / 4).max(1)
     }
 
     fn make_active(&self, queue: &mut Queue, regions: Regions, map: &impl Fn() -> Arc<DenseMap>) {

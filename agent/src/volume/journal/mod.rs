@@ -56,13 +56,15 @@ use regions::ActiveRegions;
 
 use super::{Clock, lock};
 
-/// Regions that may be active at a time in any volume: 1 GiB, which is then the most that a diff
-/// over-reports for each epoch that had not been told exactly when the host stopped.
-const ACTIVE: u64 = 1024;
+/// Regions that may be active at a time in any volume: 4 GiB, which is then the most that a diff
+/// over-reports for each epoch that had not been told exactly when the host stopped. A load that
+/// changes more regions than these within seconds waits for the area time and again.
+const ACTIVE: u64 = 4096;
 /// Or this part of a large volume.
-const ACTIVE_PART: u64 = 64;
-/// Regions made active ahead of a sequential writer.
-const AHEAD: u64 = 8;
+const ACTIVE_PART: u64 = 16;
+/// Regions made active ahead of a sequential writer, when half of them are used: what it writes
+/// while the area is told.
+const AHEAD: u64 = 64;
 /// A change of more regions than this is told of as such, and makes none of them active.
 const MANY: u64 = 8;
 /// For how long a change waits for the area while that does nothing.
@@ -202,7 +204,7 @@ impl Journal {
         let mut hot = regions.end - regions.first <= MANY;
         for region in regions.first..regions.end.min(regions.first + MANY) {
             hot &= self.regions.is_active(region);
-            if self.regions.use_one(region) && hot && !self.regions.is_active(region + 1) {
+            if self.regions.use_one(region) && hot {
                 self.go_ahead(region, &map);
             }
         }
