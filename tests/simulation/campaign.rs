@@ -143,7 +143,7 @@ impl Campaign {
             let lived = run(Plan { seed, ..self.first })?;
             tally.absorb(&lived.tally);
             if let Some(every) = self.every
-                && seed % 1000 == 0
+                && seed.is_multiple_of(1000)
                 && began.elapsed() >= every
             {
                 println!(

@@ -180,12 +180,6 @@ impl Past {
             cut.ended = true;
         }
     }
-
-    /// A power cut undid a cut that nobody was told of. What was touched after it keeps its
-    /// number, because no checkpoint has one in between any more.
-    pub(super) fn undo(&mut self, epoch: u64) {
-        self.cuts.retain(|cut| cut.epoch != epoch);
-    }
 }
 
 /// All volumes', and the writer of pairs.

@@ -146,9 +146,8 @@ fn cut(
 async fn acknowledge(life: &Life, engine: &SimVolume, volume: usize, cut: &volume::Cut) {
     if continuity::settle(engine).await {
         let epoch = cut.checkpoint.epoch.0;
-        let mut past = life.past_mut(volume);
-        for noted in past.cuts.iter_mut().filter(|noted| noted.epoch == epoch) {
-            noted.acknowledged = true;
+        for noted in &mut life.past_mut(volume).cuts {
+            noted.acknowledged |= noted.epoch <= epoch;
         }
     }
 }

@@ -86,6 +86,10 @@ pub enum Count {
     NewLineages,
     /// Lineages that went on after a power cut.
     Recoveries,
+    /// Diffs that say how much they may tell too much.
+    OverReports,
+    /// Times that tracking was found not to outlive the host, though it should.
+    Suspensions,
     /// Housekeeping.
     Housekeeps,
     /// Snapshots dropped by a full store.
@@ -109,7 +113,7 @@ pub enum Count {
 }
 
 /// All of them, and what a reader calls them.
-const NAMES: [(Count, &str); 48] = [
+const NAMES: [(Count, &str); 50] = [
     (Count::Operations, "operations"),
     (Count::Worlds, "worlds"),
     (Count::Steps, "steps"),
@@ -149,6 +153,8 @@ const NAMES: [(Count, &str); 48] = [
     (Count::Resets, "resets of tracking"),
     (Count::NewLineages, "new lineages at an open"),
     (Count::Recoveries, "lineages kept over a power cut"),
+    (Count::OverReports, "diffs with a bound"),
+    (Count::Suspensions, "journals found suspended"),
     (Count::Housekeeps, "housekeeping"),
     (Count::Overflowed, "snapshots overflowed"),
     (Count::Lost, "snapshots lost"),

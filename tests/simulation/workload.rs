@@ -71,7 +71,7 @@ impl Shape {
             volumes,
             hosts: usize_of(choices.between(1, 8)),
             operations: choices.between(400, 2000),
-            think_us: [0, 200, 2000][choices.index(3)],
+            think_us: [0, 200, 2000, 20_000][choices.index(4)],
             housekeep_us: [5_000, 20_000, 100_000][choices.index(3)],
             life_steps: [200, 2000, 8000][choices.index(3)],
             keeps_requests: choices.per_mille(700),
@@ -156,7 +156,6 @@ impl Habit {
             0
         };
         let geometry = shape.volumes[volume].geometry;
-        let range = self.range(choices, mix, geometry, reserved);
         let draw = choices.below(100);
         let fua = choices.below(100) < mix.fua;
         let fill = choices.next();
@@ -173,6 +172,7 @@ impl Habit {
         })
         .find(|(_, sum)| draw < *sum)
         .map_or(Verb::Write, |(verb, _)| verb);
+        let range = self.range(choices, mix, (geometry, reserved), verb);
         let ask = match verb {
             Verb::Flush => Ask {
                 verb,
@@ -194,8 +194,8 @@ impl Habit {
         &mut self,
         choices: &Stream,
         mix: Mix,
-        geometry: Geometry,
-        reserved: u64,
+        (geometry, reserved): (Geometry, u64),
+        verb: Verb,
     ) -> ByteRange {
         let unit = if choices.below(100) < mix.odd {
             [1, SECTOR][choices.index(2)]
@@ -203,10 +203,11 @@ impl Habit {
             4096
         };
         let room = geometry.capacity() - reserved;
-        let most = if choices.below(100) < mix.large {
-            room / 2
-        } else {
-            16 << 10
+        let large = choices.below(100) < mix.large;
+        let most = match verb {
+            Verb::Discard | Verb::Zeroes if large => room,
+            Verb::Write | Verb::Read if large => 300 << 10,
+            _ => 16 << 10,
         };
         let len = choices
             .between(1, (most / unit).max(1))

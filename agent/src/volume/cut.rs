@@ -118,6 +118,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Returns when every cut, reset and change so far outlives the host, or cannot be made to:
     /// before it does, a cut may be undone by a power cut.
     pub async fn settle(&self) {
+        // What was written before a cut and lost with the host would differ from the cut's data,
+        // and no change after the cut tells so.
+        if self.journal.is_durable()
+            && let Err(errno) = self.origin.flush().await
+        {
+            self.journal
+                .suspend(&format!("the origin cannot be flushed: {errno}"));
+        }
         self.journal.settle(&self.clock).await;
     }
 

@@ -77,6 +77,8 @@ pub struct Volume<O, A, C> {
     gate: gate::Gate,
     journal: journal::Journal,
     recovered: Option<Epoch>,
+    /// The epoch that ran when this process began.
+    began: Epoch,
     hold: Mutex<Option<cut::Hold>>,
     tokens: Mutex<u64>,
     counters: counters::LiveCounters,
@@ -122,7 +124,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             counters: self.counters.sums(),
             changed_bytes: self.tracker.changed_blocks() * block,
             durability: self.journal.durability(),
-            recovered: self.recovered,
+            recovered: self
+                .recovered
+                .filter(|_| self.tracker.epoch() == self.began),
         }
     }
 

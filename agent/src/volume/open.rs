@@ -93,6 +93,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
             wiped.map_err(OpenError::Stale)?;
         }
+        let began = state.epoch();
         let volume = Self {
             geometry: options.geometry,
             discard_zeroes: options.origin.discard_zeroes(),
@@ -113,6 +114,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 recovery.newest,
             ),
             recovered: recovery.epoch,
+            began,
             hold: Mutex::default(),
             tokens: Mutex::default(),
             counters: LiveCounters::default(),
@@ -281,7 +283,11 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
     if options.state_dir.join("state").exists() || !options.durable {
         return Ok(recovery);
     }
+    // An image that is attached for the first time has none.
     let known = match newest {
+        Ok(None) if matches!(options.continuity, Continuity::ModifiedAt(_)) => {
+            return Ok(recovery);
+        }
         Ok(newest) => known(options, superblock, newest, buffers).await,
         Err(why) => Err(why),
     };
@@ -348,8 +354,8 @@ fn open_state<O, A, C: Clock>(
     let Some(state) = found else {
         let cause = match (&options.continuity, &not_recovered) {
             (Continuity::Broken(cause), _) => cause,
-            (Continuity::Unbroken, Some(why)) => why,
-            (Continuity::ModifiedAt(_), _) => "attached",
+            (Continuity::Unbroken | Continuity::ModifiedAt(_), Some(why)) => why,
+            (Continuity::ModifiedAt(_), None) => "attached",
             (Continuity::Unbroken, None) => "what an earlier server had tracked is gone",
         };
         let lineage = new_lineage(cause, &options.clock);

@@ -126,7 +126,7 @@ pub struct Status {
     /// Whether tracking outlives the host.
     pub durability: Durability,
     /// The epoch that was running when the host stopped, where tracking was taken up from the area
-    /// by this process.
+    /// by this process, until it has ended an epoch itself.
     pub recovered: Option<Epoch>,
 }
 

@@ -122,6 +122,12 @@ impl ChangeSet {
         self.coarse.0 |= &added;
     }
 
+    /// From now on every block may hold anything.
+    pub fn forget_kinds(&mut self) {
+        self.zeroed.0.clear();
+        self.discarded.0.clear();
+    }
+
     /// Blocks of the set that may not have changed: the most that is reported beyond the changes.
     pub fn coarse_blocks(&self) -> u64 {
         self.coarse.0.len()
@@ -312,6 +318,14 @@ mod tests {
             }
             let expected: BTreeMap<_, _> = model.range(start..).map(|(b, k)| (*b, *k)).collect();
             prop_assert_eq!(told, expected);
+        }
+
+        #[test]
+        fn without_kinds_the_same_blocks_are_data(model in any_model()) {
+            let mut set = set_of(&model);
+            set.forget_kinds();
+            let data = model.into_keys().map(|block| (block, Kind::Data)).collect();
+            prop_assert_eq!(set, set_of(&data));
         }
 
         #[test]

@@ -206,6 +206,11 @@ impl Replay {
 
     /// What the log does not tell block by block counts as changed by whole regions.
     fn finish(mut self, written_us: u64, log_blocks: u64) -> Recovered {
+        // A discard or zeroes that nobody flushed may be undone: the blocks hold what they held.
+        for span in &mut self.image.ended {
+            span.changes.forget_kinds();
+        }
+        self.image.running.changes.forget_kinds();
         for (region, since) in &self.active {
             let blocks = self.geometry.blocks_of_regions(*region, region + 1);
             let inexact = self.inexact.range(since..).copied();

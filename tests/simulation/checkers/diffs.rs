@@ -85,17 +85,26 @@ pub(in super::super) fn i1_mark_first(life: &Life, volume: usize) -> Outcome {
     life.context
         .tally
         .add_many(Count::BlocksCompared, geometry.blocks());
-    untouched(life, &told, &touched, geometry)
+    untouched(life, Invariant::Bounded, &told, &touched, geometry)
 }
 
-/// **I8**: no more is told than was touched, up to the bound that the diff states.
-fn untouched(life: &Life, told: &Told, touched: &Blocks, geometry: Geometry) -> Outcome {
+/// **I6, I8**: no more is told than was touched, up to the bound that the diff states.
+fn untouched(
+    life: &Life,
+    invariant: Invariant,
+    told: &Told,
+    touched: &Blocks,
+    geometry: Geometry,
+) -> Outcome {
+    if told.over_report_bytes > 0 {
+        life.context.tally.add(Count::OverReports);
+    }
     let mut more = told.blocks.without(touched).peekable();
     let first = more.peek().copied();
     let bytes = more.count() as u64 * geometry.block_bytes();
     match first.filter(|_| bytes > told.over_report_bytes) {
         Some(block) => Err(life.fail(
-            Invariant::Bounded,
+            invariant,
             format!(
                 "{bytes} bytes are told that nobody touched, from block {block} on; {} are stated",
                 told.over_report_bytes
@@ -147,6 +156,7 @@ pub(in super::super) async fn i6_superset(
     }
     untouched(
         life,
+        Invariant::Superset,
         &told,
         &past.touched_between(since.epoch, until.epoch),
         geometry,

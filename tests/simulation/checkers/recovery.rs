@@ -44,6 +44,9 @@ pub(in super::super) fn recovered(life: &Life, volume: usize, before: Before) ->
             begins_anew(life, volume, &engine, &status, before)?;
         }
         (Expected::Anything, _) => {
+            for snapshot in &status.snapshots {
+                engine.release(snapshot.id).ok();
+            }
             let mut past = life.past_mut(volume);
             past.lineage_unsure = false;
             past.cuts.clear();
@@ -99,26 +102,17 @@ fn has_checkpoint(status: &Status, cut: &Cut) -> bool {
     status.checkpoints.iter().any(|found| found.epoch == epoch)
 }
 
-/// A power cut costs at most what nobody was told of.
+/// A power cut costs at most what nobody was told of. What was touched after a cut that it undid
+/// keeps its number: no checkpoint lies in between any more.
 fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome {
     let mut past = life.past_mut(volume);
     let lineage = past.lineage;
-    let asked: Vec<Cut> = past
-        .cuts
-        .iter()
-        .filter(|cut| cut.lineage == lineage && !cut.forgotten)
-        .cloned()
-        .collect();
-    for cut in asked
-        .iter()
-        .rev()
-        .filter(|cut| !has_checkpoint(status, cut))
-    {
-        if cut.acknowledged {
-            let message = format!("checkpoint {} counted, and a power cut undid it", cut.epoch);
-            return Err(unlike(life, message));
-        }
-        past.undo(cut.epoch);
+    let gone = |cut: &&Cut| cut.acknowledged && !cut.forgotten && !has_checkpoint(status, cut);
+    past.cuts
+        .retain(|cut| cut.acknowledged && cut.lineage == lineage);
+    if let Some(cut) = past.cuts.iter().find(gone) {
+        let message = format!("checkpoint {} counted, and a power cut undid it", cut.epoch);
+        return Err(unlike(life, message));
     }
     if past.cuts.iter().any(|cut| cut.epoch >= status.epoch.0) {
         let message = format!("epoch {} was cut, and runs again", status.epoch);
@@ -132,7 +126,7 @@ fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome
         };
         cut.ended |= !cut.snapshot.is_some_and(live);
         // That a checkpoint was forgotten may be forgotten.
-        cut.forgotten &= !(cut.lineage == lineage && has_checkpoint(status, cut));
+        cut.forgotten &= !has_checkpoint(status, cut);
     }
     Ok(())
 }

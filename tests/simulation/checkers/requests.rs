@@ -4,7 +4,7 @@ use std::cell::Ref;
 
 use tidemark_agent::{
     request::Errno,
-    volume::{Cut, CutError},
+    volume::{Cut, CutError, Durability},
 };
 
 use super::super::{
@@ -14,6 +14,7 @@ use super::super::{
     plan::{Failure, Invariant},
     schedule::Outcome,
     snapshots::HOLD_SLACK_US,
+    tally::Count,
     workload::HostRequest,
 };
 
@@ -153,6 +154,9 @@ pub(in super::super) fn i8_bounded(life: &Life, volume: usize) -> Outcome {
         return Ok(());
     };
     let status = engine.status();
+    if matches!(status.durability, Durability::Suspended(_)) {
+        life.context.tally.add(Count::Suspensions);
+    }
     let wrong = if status.store_used > status.store_capacity {
         Some("more of the store is in use than there is")
     } else if status.snapshots.len() > tidemark_store::state::MAX_SNAPSHOTS {

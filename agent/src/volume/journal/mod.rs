@@ -167,6 +167,11 @@ impl Journal {
         }
     }
 
+    /// Whether tracking is to outlive the host.
+    pub(super) fn is_durable(&self) -> bool {
+        self.durable
+    }
+
     pub(super) fn durability(&self) -> Durability {
         if !self.durable {
             return Durability::Volatile;

@@ -127,5 +127,7 @@ pub(in crate::volume) fn restore(
     for checkpoint in &known.checkpoints {
         state.add_checkpoint(*checkpoint);
     }
+    // What the origin's age is held against.
+    state.set_alive_us(known.written_us);
     std::fs::rename(&unfinished, dir.join("state"))
 }
