@@ -125,7 +125,7 @@ impl Replay {
             } => {
                 let blocks = self.blocks(Regions {
                     first: region,
-                    end: region + 1,
+                    end: region.saturating_add(1),
                 })?;
                 self.span_of(epoch)?.changes.insert_bits(blocks, &bits);
             }
