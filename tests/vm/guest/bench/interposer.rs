@@ -65,16 +65,27 @@ impl Interposed {
         Box::new(ours)
     }
 
-    /// With a live snapshot whose store is a file of a file system on the second disk.
+    /// With an area that outlives the host, and so does tracking: a file of a file system on the
+    /// second disk.
+    pub(super) fn durable(disks: &Disks) -> Box<dyn Layer> {
+        Box::new(Self::over_ext4(disks))
+    }
+
+    /// The same with a live snapshot.
     pub(super) fn with_area_on_ext4(disks: &Disks) -> Box<dyn Layer> {
+        let mut ours = Self::over_ext4(disks);
+        ours.renew();
+        Box::new(ours)
+    }
+
+    fn over_ext4(disks: &Disks) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let point = folder.path().join("store");
         let mounted = Mounted::fresh(FsKind::Ext4, &disks.cow, &point);
         let what = "ext4 on a disk of the same kind";
         let mut ours = Self::live(disks, Daemon::start(), &point.join("area"), what);
         ours._area = Some((mounted, folder));
-        ours.renew();
-        Box::new(ours)
+        ours
     }
 
     fn live(disks: &Disks, daemon: Daemon, area: &Path, area_is_on: &'static str) -> Self {

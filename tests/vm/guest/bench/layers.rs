@@ -36,7 +36,7 @@ type Make = for<'a> fn(&'a Disks) -> Option<Box<dyn Layer + 'a>>;
 
 /// "ublk loop between dm-linear" has all the layers of ours and does nothing: what tracking costs
 /// is the difference.
-pub(super) const LAYERS: [(&str, Make); 10] = [
+pub(super) const LAYERS: [(&str, Make); 11] = [
     ("dm-linear", |disks| {
         Some(Mapped::boxed(disks, mapped::linear))
     }),
@@ -46,6 +46,9 @@ pub(super) const LAYERS: [(&str, Make); 10] = [
         Some(Interposed::assembled(disks))
     }),
     ("tidemark, tracking", |disks| Some(Interposed::idle(disks))),
+    ("tidemark, tracking durable", |disks| {
+        Some(Interposed::durable(disks))
+    }),
     ("tidemark, snapshot", |disks| {
         Some(Interposed::with_snapshot(disks))
     }),
