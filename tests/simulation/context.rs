@@ -87,6 +87,7 @@ pub(super) struct Context {
     step: AtomicU64,
     now_us: AtomicU64,
     wall_us: AtomicI64,
+    latest_us: AtomicU64,
     timers: Mutex<Timers>,
     next_timer: AtomicU64,
     task: AtomicUsize,
@@ -110,6 +111,7 @@ impl Context {
             step: AtomicU64::new(0),
             now_us: AtomicU64::new(0),
             wall_us: AtomicI64::new(START_US),
+            latest_us: AtomicU64::new(0),
             timers: Mutex::default(),
             next_timer: AtomicU64::new(0),
             task: AtomicUsize::new(0),
@@ -251,8 +253,14 @@ impl Context {
         u64::try_from(self.wall_us.load(Relaxed).saturating_add(now)).unwrap_or(0)
     }
 
+    /// The latest that the wall clock ever was.
+    pub(super) fn latest_us(&self) -> u64 {
+        self.latest_us.load(Relaxed).max(self.wall_us())
+    }
+
     /// Sets the wall clock.
     pub(super) fn jump_us(&self, by: i64) {
+        self.latest_us.store(self.latest_us(), Relaxed);
         self.wall_us.fetch_add(by, Relaxed);
     }
 

@@ -45,11 +45,10 @@ pub(super) fn options(world: &World, volume: usize) -> Options<Handle, Handle, S
     let before = world.before[volume].get();
     let continuity = match (before, world.shape.keeps_requests) {
         (Before::OtherHands, true) => Continuity::Broken(CAUSE.to_owned()),
-        (Before::OtherHands, false) => Continuity::ModifiedAt(
-            past.modified_us
-                .max(world.context.wall_us())
-                .saturating_add(LATE_US),
-        ),
+        // A clock that was set back would hide it: a time of modification is all that there is.
+        (Before::OtherHands, false) => {
+            Continuity::ModifiedAt(world.context.latest_us().saturating_add(LATE_US))
+        }
         (Before::Nothing | Before::Death | Before::PowerCut, true) => Continuity::Unbroken,
         (Before::Nothing | Before::Death | Before::PowerCut, false) => {
             Continuity::ModifiedAt(past.modified_us)

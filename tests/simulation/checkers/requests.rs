@@ -148,14 +148,31 @@ pub(in super::super) fn i7_nobody_waits_too_long(life: &Life, volume: usize) -> 
     }
 }
 
+/// Whether a disk of this world ever failed or answered nothing.
+fn has_failed(life: &Life) -> bool {
+    [
+        Count::AreaErrors,
+        Count::AreaDown,
+        Count::AreaStalls,
+        Count::OriginErrors,
+        Count::OriginDown,
+    ]
+    .iter()
+    .any(|count| life.context.tally.of(*count) > 0)
+}
+
 /// **I8**: what the volume says of itself keeps to its limits.
 pub(in super::super) fn i8_bounded(life: &Life, volume: usize) -> Outcome {
     let Some(engine) = life.engine(volume) else {
         return Ok(());
     };
     let status = engine.status();
-    if matches!(status.durability, Durability::Suspended(_)) {
+    if let Durability::Suspended(why) = &status.durability {
         life.context.tally.add(Count::Suspensions);
+        if !has_failed(life) {
+            let message = format!("nothing failed, and the journal is suspended: {why}");
+            return Err(life.fail(Invariant::Bounded, message));
+        }
     }
     let wrong = if status.store_used > status.store_capacity {
         Some("more of the store is in use than there is")

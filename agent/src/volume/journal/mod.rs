@@ -377,7 +377,8 @@ impl Journal {
             }
             *with > batch
         });
-        self.written.store(batch + 1, Release);
+        // An image is of an earlier moment than what was logged while it was written.
+        self.written.fetch_max(batch + 1, Release);
         drop(queue);
         self.done.notify(usize::MAX);
     }
