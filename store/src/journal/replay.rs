@@ -127,11 +127,15 @@ impl Replay {
                     first: region,
                     end: region.saturating_add(1),
                 })?;
-                self.span_of(epoch)?.changes.insert_bits(blocks, &bits);
+                if let Some(span) = self.span_of(epoch)? {
+                    span.changes.insert_bits(blocks, &bits);
+                }
             }
             Record::Whole { epoch, regions } => {
                 let blocks = self.blocks(regions)?;
-                self.span_of(epoch)?.changes.insert(blocks);
+                if let Some(span) = self.span_of(epoch)? {
+                    span.changes.insert(blocks);
+                }
             }
             Record::Cut(checkpoint) => self.cut(checkpoint)?,
             Record::Exact(epoch) => {
@@ -160,15 +164,16 @@ impl Replay {
     }
 
     /// The span that an epoch belongs to. One that was forgotten meanwhile is the next one's.
-    fn span_of(&mut self, epoch: Epoch) -> Result<&mut Span, &'static str> {
+    /// `None` for one from before all that is kept: no checkpoint needs it.
+    fn span_of(&mut self, epoch: Epoch) -> Result<Option<&mut Span>, &'static str> {
         if epoch > self.image.running.last {
             return Err("an epoch has not begun");
         }
         if epoch >= self.image.running.first {
-            return Ok(&mut self.image.running);
+            return Ok(Some(&mut self.image.running));
         }
-        let found = self.image.ended.iter_mut().find(|span| epoch <= span.last);
-        found.ok_or("an epoch has no span")
+        let mut ended = self.image.ended.iter_mut();
+        Ok(ended.find(|span| epoch <= span.last))
     }
 
     fn cut(&mut self, checkpoint: CheckpointEntry) -> Result<(), &'static str> {

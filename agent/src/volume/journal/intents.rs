@@ -68,16 +68,16 @@ impl Journal {
         if self.regions.is_active(region) {
             return 0;
         }
-        let asked = queue
-            .activating
-            .iter()
-            .find(|(_, asked)| (asked.first..asked.end).contains(&region));
-        if let Some((batch, _)) = asked {
-            return *batch;
+        if let Some(batch) = queue.asked(region) {
+            return batch;
         }
         let follows = region > 0 && self.regions.is_active(region - 1);
         let ahead = if follows { self.ahead() } else { 1 };
-        let end = (region + ahead).min(self.regions.len());
+        let limit = (region + ahead).min(self.regions.len());
+        // One that is active already may go cold before this is written, and must stay so then.
+        let mut others = region + 1..limit;
+        let known = |at: &u64| self.regions.is_active(*at) || queue.asked(*at).is_some();
+        let end = others.find(known).unwrap_or(limit);
         self.make_active(queue, Regions { first: region, end }, map);
         queue.batch
     }
@@ -171,5 +171,49 @@ impl Journal {
             first,
             end: end.max(first),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_store::units::{Epoch, Geometry, Id};
+
+    use super::*;
+
+    #[test]
+    fn a_region_that_goes_cold_meanwhile_stays_cold() {
+        let geometry = Geometry::new(64 << 20, 4096).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let map = DenseMap::create(
+            &dir.path().join("m"),
+            Id([1; 16]),
+            Epoch(1),
+            geometry.blocks(),
+        );
+        let map = Arc::new(map.unwrap());
+        let journal = Journal::new(geometry, true, Some(64), (0, 0));
+        let current = || Arc::clone(&map);
+        let ask = |region: u64| {
+            let regions = Regions {
+                first: region,
+                end: region + 1,
+            };
+            let blocks = geometry.blocks_of_regions(region, region + 1);
+            journal.ask(blocks, regions, &current)
+        };
+        let write = || {
+            let batch = journal.take(&mut Vec::new()).unwrap();
+            journal.commit(batch);
+        };
+        for region in [4, 6] {
+            ask(region);
+            write();
+        }
+        // Runs ahead, but not over what is active.
+        ask(5);
+        journal.make_cold(&mut journal.queue(), 6, &map);
+        write();
+        assert!(journal.regions.is_active(5));
+        assert!(!journal.regions.is_active(6));
     }
 }

@@ -16,7 +16,6 @@ use tidemark_store::{
 
 use super::{
     super::{Clock, EventKind, Tracker, Volume, random_u64},
-    Durability,
     image::{Capture, ImageFailure, ImageWriter, Log, begin_header},
     recover,
 };
@@ -72,7 +71,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     async fn keep(&self, keeper: &mut Keeper) -> Result<std::convert::Infallible, String> {
         loop {
             let work = self.journal.work.listen();
-            if let Durability::Suspended(why) = self.journal.durability() {
+            if let Some(why) = self.journal.suspension() {
                 return Err(why);
             }
             let due = keeper.log.is_none_or(|log| log.is_filling());
@@ -192,6 +191,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 self.journal.half.store(log.which, Relaxed);
                 keeper.log = Some(log);
                 self.journal.commit(batch);
+                self.journal.resumed();
             }
             Err(ImageFailure::Again) => keeper.writer = None,
             Err(ImageFailure::TooLarge) => {

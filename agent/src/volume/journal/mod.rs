@@ -107,8 +107,19 @@ struct Queue {
     looked_us: u64,
     watch: Watch,
     suspended: Option<String>,
+    /// Why it was, while the image that ends that is not written yet.
+    resuming: Option<String>,
     /// Of that, what nobody was told yet.
     untold: Option<String>,
+}
+
+impl Queue {
+    /// The batch that tells that a region becomes active, if one is to.
+    fn asked(&self, region: u64) -> Option<u64> {
+        let mut asked = self.activating.iter();
+        let asked = asked.find(|(_, asked)| (asked.first..asked.end).contains(&region));
+        asked.map(|(batch, _)| *batch)
+    }
 }
 
 /// The journal of one volume. All methods may be called by many threads at once.
@@ -158,6 +169,7 @@ impl Journal {
                 looked_us: 0,
                 watch: Watch::default(),
                 suspended: None,
+                resuming: None,
                 untold: None,
             }),
             written: AtomicU64::new(1),
@@ -178,10 +190,21 @@ impl Journal {
         if !self.durable {
             return Durability::Volatile;
         }
-        match &self.queue().suspended {
+        let queue = self.queue();
+        match queue.suspended.as_ref().or(queue.resuming.as_ref()) {
             Some(why) => Durability::Suspended(why.clone()),
             None => Durability::Durable,
         }
+    }
+
+    /// Why changes go on untold now.
+    fn suspension(&self) -> Option<String> {
+        self.queue().suspended.clone()
+    }
+
+    /// An image is on the medium: what it tells outlives the host.
+    fn resumed(&self) {
+        self.queue().resuming = None;
     }
 
     /// I1: returns when the marks of `blocks` in the running epoch, which were made before, outlive
@@ -217,10 +240,11 @@ impl Journal {
     /// Returns when all that was queued so far is on the medium, or cannot be.
     pub(super) async fn settle(&self, clock: &impl Clock) {
         if self.durable {
-            let batch = self.queue().batch;
-            let empty = self.queue().packer.is_empty();
-            self.wait_for(if empty { batch - 1 } else { batch }, clock)
-                .await;
+            let batch = {
+                let queue = self.queue();
+                queue.batch - u64::from(queue.packer.is_empty())
+            };
+            self.wait_for(batch, clock).await;
         }
     }
 
@@ -251,6 +275,7 @@ impl Journal {
         let mut queue = self.queue();
         let epoch = reset()?;
         queue.inexact.clear();
+        queue.telling = 0;
         let lineage = lineage.clone();
         self.push(&mut queue, &Record::Reset { lineage, epoch });
         Ok(())
@@ -345,7 +370,7 @@ impl Journal {
     /// From now on changes wait for their regions; none is active.
     fn arm(&self) {
         let mut queue = self.queue();
-        queue.suspended = None;
+        queue.resuming = queue.suspended.take();
         queue.inexact.clear();
         queue.watch.forget();
         queue.telling = 0;
