@@ -159,7 +159,8 @@ pub(crate) fn log(bytes: &[u8]) {
     let blocks = blocks_of(bytes);
     if let Ok(recovered) = replay(&header, image, &blocks, geometry()) {
         assert_sensible(&recovered);
-        assert_eq!(recovered.log_blocks as usize, blocks.len() / BLOCK_BYTES);
+        let count = (blocks.len() / BLOCK_BYTES) as u64;
+        assert_eq!(recovered.log_blocks, count);
     }
 }
 
