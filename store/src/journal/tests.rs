@@ -225,13 +225,13 @@ proptest! {
         let read = |log: &[u8]| replay(&header, Image::decode(&header, &body).unwrap(), log, GEOMETRY);
         let whole = log_of(&records);
         let all = read(&whole).unwrap();
-        prop_assert_eq!(all.log_blocks as usize, whole.len() / BLOCK_BYTES);
+        prop_assert_eq!(all.log_blocks, (whole.len() / BLOCK_BYTES) as u64);
         let mut damaged = whole.clone();
         let at = cut.index(damaged.len());
         damaged[at] ^= 1_u8 << bit;
         let before = at / BLOCK_BYTES;
         let known = read(&damaged).unwrap();
-        prop_assert_eq!(known.log_blocks as usize, before);
+        prop_assert_eq!(known.log_blocks, before as u64);
         prop_assert_eq!(known, read(&whole[..before * BLOCK_BYTES]).unwrap());
     }
 

@@ -108,9 +108,8 @@ fn answer(volume: &Engine, call: Call) {
         Call::Allocated(asked) => allocated(volume, &asked),
         // A hold would keep it waiting: the clock's sleep never ends.
         Call::ResetTracking(reset) => {
-            drop(block_on(futures_lite::future::poll_once(
-                volume.reset_tracking(&reset.reason),
-            )));
+            let reset = volume.reset_tracking(&reset.reason);
+            let _ = block_on(futures_lite::future::poll_once(reset));
         }
         Call::WaitEvents(wait) => write(volume, wait.wait_us),
         Call::Describe(_) | Call::PresentViews(_) => drop(volume.status()),
