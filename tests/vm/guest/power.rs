@@ -112,6 +112,7 @@ fn durability(api: &Api) -> TrackingDurability {
 }
 
 /// Small transactions in a database, one after the other.
+#[expect(clippy::zombie_processes, reason = "the plug is pulled before it ends")]
 fn transact() {
     let mut child = Command::new("sqlite3")
         .arg(DATABASE)

@@ -37,7 +37,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Writes the journal as long as the volume lives; returns only where tracking is not durable.
     /// To be run by one task or thread.
     pub async fn keep_journal(&self) {
-        while self.journal.durable {
+        if !self.journal.durable {
+            return;
+        }
+        loop {
             let mut keeper = Keeper::default();
             let Err(why) = self.keep(&mut keeper).await;
             self.give_up(&why).await;

@@ -119,7 +119,7 @@ fn check(volume: &SimVolume, world: &World, model: &Model) {
             }
             let beyond = reported.difference(&model.touched).count() as u64 * 4096;
             assert!(beyond <= bound, "{beyond} bytes too many, bound {bound}");
-            assert!(bound <= 2 * 32 << 20, "bound {bound}");
+            assert!(bound <= (2 * 32) << 20, "bound {bound}");
         }
     }
 }
