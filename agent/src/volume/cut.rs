@@ -211,14 +211,17 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     fn forget_surplus(&self) {
         let epochs = self.checkpoint_epochs();
         for epoch in &epochs[..epochs.len().saturating_sub(MAX_CHECKPOINTS - 1)] {
-            self.state.remove_checkpoint(*epoch);
-            self.journal.forget(*epoch);
-            let message = format!(
-                "checkpoint {epoch} was forgotten: a volume keeps {} of them",
-                MAX_CHECKPOINTS - 1
-            );
-            self.event(EventKind::CheckpointForgotten, Id::NIL, message);
+            let why = format!("a volume keeps {} of them", MAX_CHECKPOINTS - 1);
+            self.forget_for_room(*epoch, &why);
         }
+    }
+
+    /// Forgets a checkpoint that nobody asked to be forgotten.
+    pub(super) fn forget_for_room(&self, epoch: Epoch, why: &str) {
+        self.state.remove_checkpoint(epoch);
+        self.journal.forget(epoch);
+        let message = format!("checkpoint {epoch} was forgotten: {why}");
+        self.event(EventKind::CheckpointForgotten, Id::NIL, message);
     }
 }
 

@@ -36,7 +36,7 @@ use std::{
 
 use event_listener::Event as Notice;
 use tidemark_store::{
-    area::Superblock,
+    area::{Layout, Superblock},
     cow::{Index, Layers},
     state::{self, State},
     units::{Epoch, Geometry, Id},
@@ -94,6 +94,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Size and block size.
     pub fn geometry(&self) -> Geometry {
         self.geometry
+    }
+
+    /// Where things lie in the area.
+    fn layout(&self) -> Layout {
+        Layout::of(self.geometry)
     }
 
     /// The volume now.

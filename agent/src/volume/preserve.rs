@@ -8,7 +8,6 @@ use std::{
 
 use futures_lite::future;
 use tidemark_store::{
-    area::Layout,
     cow::{Layer, SlotRun},
     state::Fate,
     units::{BlockRange, Epoch},
@@ -170,7 +169,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             .await
             .map_err(Failure::Origin)?;
         fill.fill(0);
-        let place = Layout::of(self.geometry).slots(slots.first, slots.count);
+        let place = self.layout().slots(slots.first, slots.count);
         self.area
             .write(place.offset, buffer, false)
             .await

@@ -6,7 +6,6 @@
 //! snapshot that ended meanwhile may have lost its slots, so its fate is asked for last of all.
 
 use tidemark_store::{
-    area::Layout,
     cow::Found,
     state::{Fate, SnapshotEntry},
     units::{Block, BlockRange, ByteRange, Epoch, Id},
@@ -170,7 +169,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     async fn read_slots(&self, copies: &Copies, buffer: &mut [u8]) -> Result<(), String> {
         let first = copies.found[0].slot;
         let count = u32::try_from(copies.found.len()).unwrap_or(u32::MAX);
-        let place = Layout::of(self.geometry).slots(first, count);
+        let place = self.layout().slots(first, count);
         let read: Result<(), Errno> = self.area.read(place.offset, buffer).await;
         read.map_err(|errno| {
             format!("the store cannot be read at byte {}: {errno}", place.offset)
@@ -178,7 +177,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let block_len = usize::try_from(self.geometry.block_bytes()).unwrap_or(usize::MAX);
         for (found, bytes) in copies.found.iter().zip(buffer.chunks_exact(block_len)) {
             if crc32c::crc32c(bytes) != found.checksum {
-                let at = Layout::of(self.geometry).slots(found.slot, 1).offset;
+                let at = self.layout().slots(found.slot, 1).offset;
                 return Err(format!(
                     "the store is damaged at byte {at}: checksum mismatch"
                 ));

@@ -23,7 +23,8 @@ const LOG_ROOM: u64 = 64 << 10;
 pub(super) struct Capture {
     pub(super) lineage: Lineage,
     pub(super) checkpoints: Vec<CheckpointEntry>,
-    pub(super) spans: Vec<(Epoch, Epoch)>,
+    /// First and last epoch of the change maps that are still to be written.
+    pub(super) spans: VecDeque<(Epoch, Epoch)>,
     pub(super) current: Arc<DenseMap>,
     pub(super) active: Vec<Regions>,
     pub(super) origin: Option<Vec<u8>>,
@@ -82,7 +83,6 @@ pub(super) struct ImageWriter {
     /// Bytes that are not yet written; the last piece of the image comes last.
     buffer: Vec<u8>,
     written: u64,
-    spans: VecDeque<(Epoch, Epoch)>,
     capture: Capture,
     finished: bool,
     /// Log blocks that were written to the other half since the capture.
@@ -108,7 +108,6 @@ impl ImageWriter {
             header,
             buffer,
             written: 0,
-            spans: capture.spans.iter().copied().collect(),
             capture,
             finished: false,
             carried: Vec::new(),
@@ -147,18 +146,16 @@ impl ImageWriter {
         }
         piece.resize(piece.len().next_multiple_of(BLOCK_BYTES), 0);
         let at = self.layout.half(self.which).offset + Header::BODY + self.written;
-        for chunk in piece.chunks(PIECE_BYTES) {
-            let at = at + (chunk.as_ptr() as usize - piece.as_ptr() as usize) as u64;
-            area.write(at, chunk, false)
-                .await
-                .map_err(ImageFailure::Area)?;
+        for (chunk, at) in piece.chunks(PIECE_BYTES).zip((at..).step_by(PIECE_BYTES)) {
+            let written = area.write(at, chunk, false).await;
+            written.map_err(ImageFailure::Area)?;
         }
         self.written += piece.len() as u64;
         Ok(self.finished)
     }
 
     fn add_span(&mut self, tracker: &MapTracker) -> Result<(), ImageFailure> {
-        match self.spans.pop_front() {
+        match self.capture.spans.pop_front() {
             Some((first, last)) => {
                 let changes = tracker.span(first, last)?.ok_or(ImageFailure::Again)?;
                 let span = Span {

@@ -8,14 +8,10 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tidemark_store::{
-    area::Layout,
-    journal::{BLOCK_BYTES, seal},
-    units::Id,
-};
+use tidemark_store::journal::{BLOCK_BYTES, seal};
 
 use super::{
-    super::{Clock, EventKind, Tracker, Volume, random_u64},
+    super::{Clock, Tracker, Volume, random_u64},
     image::{Capture, ImageFailure, ImageWriter, Log, begin_header},
     recover,
 };
@@ -54,10 +50,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             }
             self.journal.arm();
         }
-    }
-
-    fn layout(&self) -> Layout {
-        Layout::of(self.geometry)
     }
 
     /// I7: what was told no longer counts, and changes go on untold.
@@ -161,7 +153,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             return Capture {
                 lineage: self.tracker.lineage(),
                 checkpoints,
-                spans,
+                spans: spans.into(),
                 current: self.tracker.current(),
                 active: active.collect(),
                 origin: queue.watch.seen.map(|seen| seen.encode()),
@@ -172,35 +164,30 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
     /// Goes on with the image, if there is one.
     async fn step_image(&self, keeper: &mut Keeper) -> Result<bool, String> {
-        let Some(writer) = &mut keeper.writer else {
+        let Some(mut writer) = keeper.writer.take() else {
             return Ok(false);
         };
-        let done = writer.step(&self.area, &self.tracker).await;
+        let batch = writer.batch();
+        let stepped = writer.step(&self.area, &self.tracker).await;
         self.journal.progress.fetch_add(1, Relaxed);
-        let finished = match done {
-            Ok(false) => return Ok(true),
-            Ok(true) => match keeper.writer.take() {
-                Some(writer) => {
-                    let batch = writer.batch();
-                    let log = writer.finish(&self.area, &self.clock).await;
-                    log.map(|log| (log, batch))
-                }
-                None => return Ok(false),
-            },
+        let finished = match stepped {
+            Ok(false) => {
+                keeper.writer = Some(writer);
+                return Ok(true);
+            }
+            Ok(true) => writer.finish(&self.area, &self.clock).await,
             Err(failure) => Err(failure),
         };
         match finished {
-            Ok((log, batch)) => {
+            Ok(log) => {
                 self.journal.half.store(log.which, Relaxed);
                 keeper.log = Some(log);
                 self.journal.commit(batch);
                 self.journal.resumed();
             }
-            Err(ImageFailure::Again) => keeper.writer = None,
-            Err(ImageFailure::TooLarge) => {
-                keeper.writer = None;
-                self.forget_oldest()?;
-            }
+            // The next one is begun anew.
+            Err(ImageFailure::Again) => {}
+            Err(ImageFailure::TooLarge) => self.forget_oldest()?,
             Err(failure) => return Err(failure.to_string()),
         }
         Ok(true)
@@ -212,11 +199,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let Some(oldest) = epochs.first() else {
             return Err(ImageFailure::TooLarge.to_string());
         };
-        self.state.remove_checkpoint(*oldest);
-        let message = format!(
-            "checkpoint {oldest} was forgotten: the area's journal has no room for its changes"
-        );
-        self.event(EventKind::CheckpointForgotten, Id::NIL, message);
+        self.forget_for_room(*oldest, "the area's journal has no room for its changes");
         let ordered = self.tracker.housekeep(&epochs[1..]);
         ordered.map_err(|error| error.to_string())
     }

@@ -54,7 +54,7 @@ pub(super) struct Watch {
 impl Watch {
     /// What was remembered is told nowhere any more.
     pub(super) fn forget(&mut self) {
-        self.seen = self.seen.map(|seen| Seen { sum: None, ..seen });
+        self.seen = self.seen.map(Seen::changing);
     }
 }
 
@@ -107,7 +107,7 @@ impl Journal {
 
     fn take_back(&self, queue: &mut Queue) {
         if let Some(seen) = queue.watch.seen.filter(|seen| seen.sum.is_some()) {
-            let changing = Seen { sum: None, ..seen };
+            let changing = seen.changing();
             queue.watch.seen = Some(changing);
             self.push(queue, &Record::Origin(changing.encode()));
             queue.watch.batch = queue.batch;
@@ -143,7 +143,7 @@ impl Journal {
             self.push(&mut queue, &Record::Origin(seen.encode()));
         } else if !same_place {
             // The new place is watched from now on.
-            watch.seen = Some(Seen { sum: None, ..seen });
+            watch.seen = Some(seen.changing());
         }
     }
 }
@@ -216,6 +216,11 @@ pub(in crate::volume) async fn compare(
 }
 
 impl Seen {
+    /// What is left to be known while the place changes.
+    fn changing(self) -> Self {
+        Self { sum: None, ..self }
+    }
+
     fn of(first: &[u8], second: &[u8]) -> Self {
         let word = |at: usize| u32::from_le_bytes(std::array::from_fn(|i| first[1024 + at + i]));
         let half = |at: usize| u16::from_le_bytes([first[1024 + at], first[1024 + at + 1]]);
@@ -326,7 +331,7 @@ mod tests {
         assert_eq!(seen.mounts.unwrap().count, 7);
         for seen in [
             seen,
-            Seen { sum: None, ..seen },
+            seen.changing(),
             Seen {
                 mounts: None,
                 ..seen

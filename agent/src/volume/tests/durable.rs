@@ -184,6 +184,20 @@ fn until(random: &Random, tasks: &mut Tasks<'_>, mut done: impl FnMut() -> bool)
     panic!("it never happens");
 }
 
+/// A life in which a first cut was promised.
+fn keeping<'a>(
+    volume: &'a SimVolume,
+    world: &'a World,
+    random: &Random,
+    model: &'a Rc<RefCell<Model>>,
+) -> Tasks<'a> {
+    let mut tasks = Tasks::default();
+    tasks.spawn(volume.keep_journal());
+    tasks.spawn(cut(volume, world, model));
+    until(random, &mut tasks, || model.borrow().promises.len() == 1);
+    tasks
+}
+
 #[test]
 fn an_idle_volume_is_continuous_and_writes_nothing() {
     let world = world();
@@ -191,10 +205,7 @@ fn an_idle_volume_is_continuous_and_writes_nothing() {
     let model = Rc::new(RefCell::new(Model::default()));
     {
         let volume = world.open();
-        let mut tasks = Tasks::default();
-        tasks.spawn(volume.keep_journal());
-        tasks.spawn(cut(&volume, &world, &model));
-        until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+        let mut tasks = keeping(&volume, &world, &random, &model);
         let writes = Rc::new(RefCell::new(0));
         for _ in 0..30 {
             let (writes, volume, random, model) = (writes.clone(), &volume, &random, &model);
@@ -240,10 +251,7 @@ fn others_writing_to_the_first_blocks_is_noticed() {
         let model = Rc::new(RefCell::new(Model::default()));
         {
             let volume = world.open();
-            let mut tasks = Tasks::default();
-            tasks.spawn(volume.keep_journal());
-            tasks.spawn(cut(&volume, &world, &model));
-            until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+            let mut tasks = keeping(&volume, &world, &random, &model);
             for _ in 0..2000 {
                 tasks.step(&random);
             }
@@ -267,10 +275,7 @@ fn a_failing_area_delays_nobody_for_ever_and_tells_nothing_false() {
     let suspended = |volume: &SimVolume| volume.journal.durability() != Durability::Durable;
     {
         let volume = world.open();
-        let mut tasks = Tasks::default();
-        tasks.spawn(volume.keep_journal());
-        tasks.spawn(cut(&volume, &world, &model));
-        until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+        let mut tasks = keeping(&volume, &world, &random, &model);
         world.area.fail_writes.store(true, Relaxed);
         tasks.spawn(write(&volume, &random, &model));
         until(&random, &mut tasks, || suspended(&volume));
@@ -308,10 +313,7 @@ fn what_identifies_a_lineage_is_kept() {
     let told = Rc::new(RefCell::new(None));
     {
         let volume = world.open();
-        let mut tasks = Tasks::default();
-        tasks.spawn(volume.keep_journal());
-        tasks.spawn(cut(&volume, &world, &model));
-        until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+        let mut tasks = keeping(&volume, &world, &random, &model);
         tasks.spawn(async {
             let lineage = volume.reset_tracking("asked for").await;
             *told.borrow_mut() = Some(lineage.expect("reset"));
@@ -334,10 +336,7 @@ fn a_death_and_a_power_cut_soon_after_it_lose_nothing() {
         let model = Rc::new(RefCell::new(Model::default()));
         {
             let volume = world.open();
-            let mut tasks = Tasks::default();
-            tasks.spawn(volume.keep_journal());
-            tasks.spawn(cut(&volume, &world, &model));
-            until(&random, &mut tasks, || model.borrow().promises.len() == 1);
+            let _tasks = keeping(&volume, &world, &random, &model);
         }
         {
             let volume = world.open();
