@@ -11,9 +11,20 @@ pub mod crypto;
 pub mod error;
 pub mod format;
 pub mod id;
+pub mod index;
 pub mod limits;
 mod open;
+mod points;
+mod reader;
+#[cfg(test)]
+mod tests;
+pub mod tree;
+mod writer;
 
 pub use error::{Damage, Error, Result};
+pub use format::point::{Made, Point, Trust, Work};
 pub use id::{Blob, Digest};
 pub use open::{KeyInfo, Repository};
+pub use points::Points;
+pub use reader::{Image, Onto, Restored, Target};
+pub use writer::{About, Backup, Change, Progress, Source};
