@@ -7,6 +7,7 @@
 
 pub mod backend;
 mod bytes;
+pub mod care;
 pub mod crypto;
 pub mod error;
 pub mod format;

@@ -112,6 +112,15 @@ impl Repository {
         }
     }
 
+    /// The same repository by another way to its storage.
+    #[cfg(test)]
+    pub(super) fn at(&self, backend: Arc<dyn Backend>) -> Self {
+        Self {
+            backend,
+            ..self.clone()
+        }
+    }
+
     fn unlock(&self, credential: &Credential) -> Result<Secret> {
         if let Credential::Master(master) = credential {
             return Ok(master.clone());

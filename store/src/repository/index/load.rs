@@ -63,8 +63,10 @@ impl Repository {
                 // A prune took it since the listing.
                 Err(why) if why.is_not_found() => {}
                 Err(why) if why.is_integrity() => {
-                    loaded.damaged.push(why);
                     loaded.unreadable.push(*pack);
+                    if !loaded.is_condemned(*pack) {
+                        loaded.damaged.push(why);
+                    }
                 }
                 Err(why) => return Err(why),
             }
@@ -188,6 +190,12 @@ pub(in crate::repository) struct PackAbout {
 }
 
 impl Loaded {
+    /// Whether some condemnation has a pack.
+    pub fn is_condemned(&self, pack: Digest) -> bool {
+        let mut condemned = self.condemned.iter();
+        condemned.any(|(_, condemned, _)| condemned.packs.binary_search(&pack).is_ok())
+    }
+
     fn take_index(
         &mut self,
         digest: Digest,

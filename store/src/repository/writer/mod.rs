@@ -11,7 +11,7 @@ mod draft;
 mod gather;
 mod packer;
 mod plan;
-mod settle;
+pub(super) mod settle;
 pub(super) mod sink;
 
 pub use backup::{About, Backup, Change, Progress, Source};

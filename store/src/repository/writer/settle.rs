@@ -56,7 +56,7 @@ impl Look {
 }
 
 /// Puts the point when all that it relies on is sure to stay, and says its id.
-pub(super) fn settle(
+pub(in crate::repository) fn settle(
     repository: &Repository,
     table: &RwLock<Table>,
     sink: &Sink<'_>,
@@ -72,13 +72,16 @@ pub(super) fn settle(
         if put.seconds_since(look.at) + 1 < MIN_GRACE_SECONDS / 2 {
             return Ok(id);
         }
-        // Too late for that look to count.
-        let look = Look::now(repository)?;
-        if has_all(repository, sink, point, &look)? || lacks(repository, table, point, &look)? == 0
-        {
+        // Too late for that look to count. Where the next one fails, nobody may rely on the point either.
+        let late = Look::now(repository).and_then(|look| {
+            let all = has_all(repository, sink, point, &look)?;
+            Ok(all || missing(repository, table, point, &look)?.is_empty())
+        });
+        if matches!(late, Ok(true)) {
             return Ok(id);
         }
         repository.forget(id)?;
+        late?;
     }
     Err(Error::Pruned(ATTEMPTS))
 }
@@ -94,16 +97,7 @@ fn has_all(repository: &Repository, sink: &Sink<'_>, point: &Point, look: &Look)
     Ok(sink.relied().into_iter().all(|pack| look.keeps(pack)))
 }
 
-/// How many blobs of the point's tree are in no pack that stays.
-fn lacks(
-    repository: &Repository,
-    table: &RwLock<Table>,
-    point: &Point,
-    look: &Look,
-) -> Result<usize> {
-    missing(repository, table, point, look).map(|missing| missing.len())
-}
-
+/// The blobs of the point's tree that are in no pack that stays.
 fn missing(
     repository: &Repository,
     table: &RwLock<Table>,
