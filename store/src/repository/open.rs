@@ -127,10 +127,11 @@ impl Repository {
         }
         let (mut tried, mut damaged) = (0, None);
         for (id, name) in self.key_names()? {
-            tried += 1;
             // One damaged key object must not lock out the others.
             match self.read_key(id, &name) {
-                Ok(slot) => {
+                Ok(None) => {}
+                Ok(Some(slot)) => {
+                    tried += 1;
                     if let Some(master) = slot.unlock(credential)? {
                         return Ok(master);
                     }
@@ -155,9 +156,12 @@ impl Repository {
     pub fn keys(&self) -> Result<Vec<KeyInfo>> {
         let names = self.key_names()?.into_iter();
         names
-            .map(|(id, name)| {
-                let lock = self.read_key(id, &name)?.lock_kind();
-                Ok(KeyInfo { id, lock })
+            .filter_map(|(id, name)| {
+                let slot = self.read_key(id, &name).transpose()?;
+                Some(slot.map(|slot| KeyInfo {
+                    id,
+                    lock: slot.lock_kind(),
+                }))
             })
             .collect()
     }
@@ -174,7 +178,7 @@ impl Repository {
 
     /// Takes a key away, but never the last.
     pub fn remove_key(&self, id: Id) -> Result<()> {
-        if !self.key_names()?.iter().any(|(other, _)| *other != id) {
+        if !self.keys()?.iter().any(|other| other.id != id) {
             return Err(Error::BadKey("it is the last that opens the repository"));
         }
         self.delete(&name::with_id(name::KEYS, id))
@@ -192,11 +196,19 @@ impl Repository {
         Ok(named.collect())
     }
 
-    fn read_key(&self, id: Id, name: &str) -> Result<KeySlot> {
+    /// `None`: a whole key of another repository, which an `init` left that died before it was done.
+    fn read_key(&self, id: Id, name: &str) -> Result<Option<KeySlot>> {
         let bytes = self.read(name, MAX_RECORD_BYTES)?;
-        let body = unwrap_plain(Kind::Key, Some(self.config.repository), Some(id), &bytes)
-            .map_err(|damage| Error::damaged(name, damage))?;
-        KeySlot::decode(&body).ok_or_else(|| Error::damaged(name, Damage::Malformed))
+        let damaged = |damage| Error::damaged(name, damage);
+        unwrap_plain(Kind::Key, None, Some(id), &bytes).map_err(damaged)?;
+        let ours = unwrap_plain(Kind::Key, Some(self.config.repository), Some(id), &bytes);
+        match ours {
+            Err(Damage::Foreign) => Ok(None),
+            other => {
+                let slot = KeySlot::decode(&other.map_err(damaged)?);
+                slot.map(Some).ok_or(damaged(Damage::Malformed))
+            }
+        }
     }
 
     pub(super) fn create(&self, name: &str, bytes: &[u8]) -> Result<()> {
@@ -300,6 +312,21 @@ mod tests {
         assert!(open(Some(&stranger)).is_err());
         let again = Repository::init(storage.clone(), None);
         assert!(matches!(again, Err(Error::Exists(_))));
+    }
+
+    #[test]
+    fn an_init_that_died_is_in_nobodys_way() {
+        let storage: Arc<Memory> = Arc::new(Memory::new());
+        storage.die_after(1, crate::repository::backend::Death::Before);
+        let key = password("one");
+        Repository::init(storage.clone(), Some((&key, CHEAP))).unwrap_err();
+        assert!(storage.revive());
+        let made = Repository::init(storage.clone(), Some((&key, CHEAP))).unwrap();
+        assert_eq!(storage.names().len(), 3);
+        assert_eq!(made.keys().unwrap().len(), 1);
+        let wrong = Repository::open(storage.clone(), Some(&password("two")));
+        assert!(matches!(wrong, Err(Error::WrongKey(1))));
+        assert!(Repository::open(storage, Some(&key)).is_ok());
     }
 
     #[test]

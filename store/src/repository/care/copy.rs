@@ -111,10 +111,10 @@ impl Copy<'_, '_> {
                         height: root.height - 1,
                     })?;
                 }
-                Node::Branch(Branch {
+                Node::Branch(Box::new(Branch {
                     height: branch.height,
                     children,
-                })
+                }))
             }
         };
         let id = self.put(Blob::Node, &node.encode())?;

@@ -321,7 +321,12 @@ impl Prune<'_> {
 
 impl Repository {
     /// Says that packs, which ascend, are to be deleted.
-    pub(super) fn condemn(&self, packs: Vec<Digest>, grace_seconds: u64, by: &str) -> Result<()> {
+    pub(in crate::repository) fn condemn(
+        &self,
+        packs: Vec<Digest>,
+        grace_seconds: u64,
+        by: &str,
+    ) -> Result<()> {
         let condemned = Condemned {
             by: by.to_owned(),
             said_us: now_us(),

@@ -12,7 +12,7 @@ use std::{
 use super::check::ReadData;
 use crate::{
     repository::{
-        error::Result,
+        error::{Error, Result},
         format::{envelope::Kind, name, point::Point},
         id::{Blob, Digest},
         index::Fetcher,
@@ -67,6 +67,7 @@ impl Repository {
             done.replaced_packs = packs.len();
         }
         done.replaced_indexes = self.mend_indexes()?;
+        self.drop_damaged_condemnations()?;
         Ok(done)
     }
 
@@ -142,6 +143,18 @@ impl Repository {
         let mut packs = packs.to_vec();
         packs.sort();
         self.condemn(packs, 24 * MIN_GRACE_SECONDS, "repair")
+    }
+
+    /// What a damaged condemnation meant to delete stays, for the next prune to find.
+    fn drop_damaged_condemnations(&self) -> Result<()> {
+        let mut damaged = Vec::new();
+        self.condemnations(&mut damaged)?;
+        for why in damaged {
+            if let Error::Damaged { name, .. } = why {
+                self.delete(&name)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts packs that only damaged indexes had into a new one, and deletes the damaged ones.

@@ -57,7 +57,7 @@ pub enum Node {
     /// Height 0.
     Leaf(Leaf),
     /// Above.
-    Branch(Branch),
+    Branch(Box<Branch>),
 }
 
 impl Node {
@@ -77,7 +77,7 @@ impl Node {
         let mut fields = Fields(bytes);
         match fields.u8()? {
             1 => Leaf::decode(fields).map(Self::Leaf),
-            2 => Branch::decode(fields).map(Self::Branch),
+            2 => Branch::decode(fields).map(|branch| Self::Branch(Box::new(branch))),
             _ => None,
         }
     }
@@ -274,8 +274,8 @@ mod tests {
         #[test]
         fn a_branch_reads_back(height in 1..=MAX_HEIGHT, children in prop::array::uniform16(0_u8..4)) {
             let branch = Branch { height, children: children.map(|child| Digest([child; 32])) };
-            let read = Node::decode(&Node::Branch(branch.clone()).encode());
-            prop_assert_eq!(read, (!branch.is_zeros()).then_some(Node::Branch(branch)));
+            let read = Node::decode(&Node::Branch(Box::new(branch.clone())).encode());
+            prop_assert_eq!(read, (!branch.is_zeros()).then_some(Node::Branch(Box::new(branch))));
         }
 
         #[test]

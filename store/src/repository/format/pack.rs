@@ -196,7 +196,7 @@ pub fn parse_footer(
 /// Nothing but entries, at least one.
 pub(in crate::repository) fn parse_entries(bytes: &[u8], sealed: bool) -> Option<Vec<Entry>> {
     let count = bytes.len() / ENTRY_BYTES;
-    if count == 0 || bytes.len() % ENTRY_BYTES != 0 {
+    if count == 0 || !bytes.len().is_multiple_of(ENTRY_BYTES) {
         return None;
     }
     let mut fields = Fields(bytes);

@@ -83,13 +83,17 @@ impl<'a> Image<'a> {
             .saturating_add(into.len() as u64)
             .min(self.capacity());
         let leaves = offset / leaf_bytes..end.div_ceil(leaf_bytes);
-        self.nodes
-            .leaves(Root::of(&self.point), leaves, &mut |number, leaf| {
-                for run in &leaf.runs {
-                    self.copy(number * leaf_bytes, run, &leaf.chunks, offset, end, into)?;
-                }
-                Ok(())
-            })
+        let root = Root::of(&self.point);
+        self.again_if_moved(|| {
+            let into = &mut *into;
+            self.nodes
+                .leaves(root, leaves.clone(), &mut |number, leaf| {
+                    for run in &leaf.runs {
+                        self.copy(number * leaf_bytes, run, &leaf.chunks, offset, end, into)?;
+                    }
+                    Ok(())
+                })
+        })
     }
 
     /// Copies what a run has of the bytes from `offset` to `end`.
@@ -139,8 +143,14 @@ impl<'a> Image<'a> {
         id: Digest,
         plain: &mut Vec<u8>,
     ) -> Result<()> {
+        self.again_if_moved(|| fetcher.fetch(Blob::Chunk, id, plain))
+    }
+
+    /// Does something that reads blobs, and does it again after reading where all blobs are where one
+    /// was not there.
+    pub(super) fn again_if_moved<T>(&self, mut read: impl FnMut() -> Result<T>) -> Result<T> {
         let before = *locked(&self.reloaded);
-        match fetcher.fetch(Blob::Chunk, id, plain) {
+        match read() {
             Err(why) if why.is_not_found() || matches!(why, Error::Missing(_)) => {}
             other => return other,
         }
@@ -152,7 +162,7 @@ impl<'a> Image<'a> {
                 *reloaded += 1;
             }
         }
-        fetcher.fetch(Blob::Chunk, id, plain)
+        read()
     }
 
     /// Blocks of the image.

@@ -133,11 +133,16 @@ impl Shared<'_, '_> {
             progress.go_on()?;
             progress.offset.store(first * LEAF_BYTES, Ordering::Relaxed);
             let end = (first + WINDOW_LEAVES as u64).min(leaves);
-            let (mut uses, mut zeros) = (HashMap::new(), Gaps::new(first * LEAF_BYTES));
-            image.nodes.leaves(root, first..end, &mut |number, leaf| {
-                data += collect(number, leaf, image.capacity(), &mut uses, &mut zeros);
-                Ok(())
+            let (uses, mut zeros, bytes) = image.again_if_moved(|| {
+                let (mut uses, mut zeros) = (HashMap::new(), Gaps::new(first * LEAF_BYTES));
+                let mut bytes = 0;
+                image.nodes.leaves(root, first..end, &mut |number, leaf| {
+                    bytes += collect(number, leaf, image.capacity(), &mut uses, &mut zeros);
+                    Ok(())
+                })?;
+                Ok((uses, zeros, bytes))
             })?;
+            data += bytes;
             zeros.until((end * LEAF_BYTES).min(image.capacity()));
             let mut work = self.spans(uses)?;
             if self.onto == Onto::Difference {

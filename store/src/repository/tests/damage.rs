@@ -2,27 +2,36 @@
 
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::world::{BLOCK, Dice, all, back_up, blocks, full, repositories, restored};
 use crate::{
     repository::{
         Made, Progress, Repository,
         backend::{Backend, Memory},
         care::ReadData,
-        crypto::{Credential, Secret},
+        crypto::{Credential, KdfCost, Secret},
     },
     units::Id,
 };
 
-/// Two points of an image, and a mirror of their repository.
+/// Two points of an image, a password, and a mirror of their repository.
 fn filled(storage: &Memory, repository: &Repository) -> (Vec<(Id, Vec<u8>)>, Arc<Memory>) {
     let mut dice = Dice(21);
     let mut image: Vec<u8> = (0..60).flat_map(|_| dice.block()).collect();
     let (first, _) = back_up(repository, &image, all(image.len()), None, full()).unwrap();
     let mut points = vec![(first, image.clone())];
     image[7 * BLOCK..8 * BLOCK].copy_from_slice(&dice.block());
+    // A condemnation is among the objects, of a pack that is no more.
+    let gone = crate::repository::Digest([9; 32]);
+    repository.condemn(vec![gone], 7200, "test").unwrap();
     let made = Made::Incremental;
     let (second, _) = back_up(repository, &image, blocks(&[7]), Some(first), made).unwrap();
     points.push((second, image));
+    if repository.config().encrypted {
+        let file = Credential::KeyFile(Zeroizing::new(vec![1; 32]));
+        repository.add_key(&file, KdfCost::default()).unwrap();
+    }
     let mirror = Arc::new(Memory::new());
     for name in storage.names() {
         let bytes = storage.read(&name, u64::MAX).unwrap();

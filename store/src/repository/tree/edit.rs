@@ -64,5 +64,5 @@ fn below(
     if branch.is_zeros() {
         return Ok(Digest::ZEROS);
     }
-    put(Node::Branch(branch))
+    put(Node::Branch(Box::new(branch)))
 }
