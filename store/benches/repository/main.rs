@@ -63,7 +63,7 @@ fn timed(what: &str, command: &mut Command, size: Option<&dyn Fn() -> u64>) -> R
         seconds,
         cpu_seconds: (cpu() - before).as_secs_f64(),
         peak_mib: None,
-        size_mb: grown.map(|bytes| mb(bytes)),
+        size_mb: grown.map(mb),
     }
 }
 

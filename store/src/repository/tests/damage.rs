@@ -86,6 +86,10 @@ fn any_flipped_bit_is_found_and_never_restored_and_mended_from_a_copy() {
                         assert!(read == *image, "{name}, round {round}");
                     }
                 }
+                if name.starts_with("keys/") {
+                    // A damaged key is made anew by whoever knows the password.
+                    continue;
+                }
                 repository
                     .repair(Some(&second), &Progress::default())
                     .unwrap();
