@@ -1,18 +1,23 @@
 //! The area: the file or device that holds a volume's preserved blocks.
 //!
 //! ```text
-//! superblock A | superblock B | ... | journal, half 0 | journal, half 1 | slot 0 | slot 1 | ...
+//! superblock A | superblock B | ... | journal, half 0 | journal, half 1 | slot 0 | ... | slot table
 //! 0              4 KiB                64 KiB                            a whole MiB
 //! ```
 //!
-//! The [`Layout`] follows from the volume's size. The journal is [`crate::journal`]'s. A slot holds one block. Which block of which snapshot it holds, and its checksum, is in the
-//! state file (see [`crate::cow`]). FORMAT.md, "Area", is the contract.
+//! The [`Layout`] follows from the volume's size. The journal is [`crate::journal`]'s. A slot holds
+//! one block. Which block of which snapshot it holds, and its checksum, is in the state file (see
+//! [`crate::cow`]), and where snapshots outlive the host in the slot table too. FORMAT.md, "Area", is
+//! the contract.
 
 mod superblock;
 
 pub use superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 
-use crate::units::{ByteRange, Geometry};
+use crate::{
+    cow::table::{self, PAGE_BYTES, PAGE_SLOTS},
+    units::{ByteRange, Geometry},
+};
 
 /// Where the journal begins.
 const JOURNAL_BYTES: u64 = 64 << 10;
@@ -55,15 +60,32 @@ impl Layout {
         ByteRange::new(JOURNAL_BYTES + (which & 1) * len, len)
     }
 
-    /// Slots that fit into an area of `capacity` bytes; 0 when it is too small.
-    pub fn slots_in(self, capacity: u64) -> u32 {
-        let slots = capacity.saturating_sub(self.first_slot_bytes) / self.block_bytes;
+    /// Slots that fit into an area of `capacity` bytes, with a slot table behind them or without; 0
+    /// when it is too small.
+    pub fn slots_in(self, capacity: u64, with_table: bool) -> u32 {
+        let room = capacity.saturating_sub(self.first_slot_bytes);
+        let slots = if with_table {
+            let page_slots = u64::from(PAGE_SLOTS);
+            let page_bytes = PAGE_BYTES as u64;
+            let group = page_slots * self.block_bytes + page_bytes;
+            let rest = (room % group).saturating_sub(page_bytes) / self.block_bytes;
+            room / group * page_slots + rest
+        } else {
+            room / self.block_bytes
+        };
         u32::try_from(slots).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
     }
 
     /// The least capacity that is of use, in bytes.
     pub fn min_capacity(self) -> u64 {
-        self.first_slot_bytes + u64::from(MIN_SLOTS) * self.block_bytes
+        let slots = u64::from(MIN_SLOTS) * self.block_bytes;
+        self.first_slot_bytes + slots + table::table_bytes(MIN_SLOTS)
+    }
+
+    /// Where the slot table of an area with so many slots lies.
+    pub fn table(self, slots: u32) -> ByteRange {
+        let end = self.slots(0, slots).end();
+        ByteRange::new(end, table::table_bytes(slots))
     }
 
     /// Where `count` slots from `slot` on lie.
@@ -82,13 +104,32 @@ mod tests {
     #[test]
     fn slots_fill_the_area_and_not_more() {
         let layout = Layout::of(Geometry::new(1 << 30, 4096).unwrap());
-        assert_eq!(layout.slots_in(0), 0);
-        assert_eq!(layout.slots_in(layout.min_capacity()), MIN_SLOTS);
+        assert_eq!(layout.slots_in(0, false), 0);
+        assert_eq!(layout.slots_in(0, true), 0);
+        assert_eq!(layout.slots_in(layout.min_capacity(), true), MIN_SLOTS);
         let capacity = layout.first_slot_bytes() + 4096 * 10 + 4095;
-        let slots = layout.slots_in(capacity);
+        let slots = layout.slots_in(capacity, false);
         assert_eq!(slots, 10);
         assert!(layout.slots(slots - 1, 1).end() <= capacity);
-        assert_eq!(layout.slots_in(u64::MAX), MAX_SLOTS);
+        assert_eq!(layout.slots_in(u64::MAX, false), MAX_SLOTS);
+        assert_eq!(layout.slots_in(u64::MAX, true), MAX_SLOTS);
+    }
+
+    #[test]
+    fn the_slot_table_lies_behind_the_slots() {
+        for block in [4096, 65536] {
+            let layout = Layout::of(Geometry::new(1 << 30, block).unwrap());
+            for more in (0..300 * u64::from(block)).step_by(4096) {
+                let capacity = layout.min_capacity() + more;
+                let slots = layout.slots_in(capacity, true);
+                let table = layout.table(slots);
+                assert_eq!(table.offset, layout.slots(slots - 1, 1).end());
+                assert!(table.end() <= capacity, "{more}");
+                // One more would not fit.
+                assert!(layout.table(slots + 1).end() > capacity, "{more}");
+                assert!(table.offset.is_multiple_of(4096));
+            }
+        }
     }
 
     #[test]

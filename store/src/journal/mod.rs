@@ -23,7 +23,7 @@ mod replay;
 
 pub use image::{Header, Image, ImageError, Item, Span};
 pub use log::{BLOCK_BYTES, LogBlock, Packer, seal};
-pub use record::{Record, RecordError, Regions};
+pub use record::{Placed, Record, RecordError, Regions};
 pub use replay::{Recovered, ReplayError, replay};
 
 #[cfg(test)]
