@@ -120,6 +120,8 @@ pub struct SnapshotEntry {
     pub created_us: u64,
     /// Whether it is readable.
     pub fate: Fate,
+    /// What was written before its cut is on the origin's medium.
+    pub settled: bool,
 }
 
 /// A checkpoint's entry.
@@ -280,6 +282,7 @@ impl State {
             epoch: Epoch(word(1)),
             created_us: word(2),
             id: id_of([word(3), word(4)]),
+            settled: word(5) != 0,
         })
     }
 
@@ -288,10 +291,13 @@ impl State {
         let words = self.snapshot_words(place);
         words[0].store(0, Release);
         let [high, low] = id_words(entry.id);
-        for (word, value) in words[1..]
-            .iter()
-            .zip([entry.epoch.0, entry.created_us, high, low])
-        {
+        for (word, value) in words[1..].iter().zip([
+            entry.epoch.0,
+            entry.created_us,
+            high,
+            low,
+            entry.settled.into(),
+        ]) {
             word.store(value, Release);
         }
         words[0].store(entry.fate.to_word(), Release);
@@ -300,6 +306,11 @@ impl State {
     /// Changes what became of a snapshot.
     pub fn set_fate(&self, place: usize, fate: Fate) {
         self.snapshot_words(place)[0].store(fate.to_word(), Release);
+    }
+
+    /// Notes that a snapshot is settled.
+    pub fn settle_snapshot(&self, place: usize) {
+        self.snapshot_words(place)[5].store(1, Release);
     }
 
     /// Frees a place.
@@ -436,6 +447,7 @@ mod tests {
             epoch: Epoch(4),
             created_us: 99,
             fate: Fate::Live,
+            settled: true,
         };
         state.set_snapshot(1023, &entry);
         assert!(state.add_checkpoint(CheckpointEntry {

@@ -15,7 +15,7 @@ mod superblock;
 pub use superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 
 use crate::{
-    cow::table::{self, PAGE_BYTES, PAGE_SLOTS},
+    cow::table::{self, PAGE_BYTES, PAGE_SLOTS, SHADOW_BYTES},
     units::{ByteRange, Geometry},
 };
 
@@ -25,6 +25,8 @@ const JOURNAL_BYTES: u64 = 64 << 10;
 const ALIGN_BYTES: u64 = 1 << 20;
 /// What a half of the journal has besides the room for images.
 const LOG_BYTES: u64 = 256 << 10;
+/// What a slot table has besides its pages.
+const SHADOWS_BYTES: u64 = 2 * SHADOW_BYTES as u64;
 /// The fewest slots that make an area of use.
 pub const MIN_SLOTS: u32 = 64;
 /// The most slots: slot numbers have 32 bits, and the largest marks the end of a chain.
@@ -65,6 +67,7 @@ impl Layout {
     pub fn slots_in(self, capacity: u64, with_table: bool) -> u32 {
         let room = capacity.saturating_sub(self.first_slot_bytes);
         let slots = if with_table {
+            let room = room.saturating_sub(SHADOWS_BYTES);
             let page_slots = u64::from(PAGE_SLOTS);
             let page_bytes = PAGE_BYTES as u64;
             let group = page_slots * self.block_bytes + page_bytes;
@@ -77,15 +80,23 @@ impl Layout {
     }
 
     /// The least capacity that is of use, in bytes.
-    pub fn min_capacity(self) -> u64 {
-        let slots = u64::from(MIN_SLOTS) * self.block_bytes;
-        self.first_slot_bytes + slots + table::table_bytes(MIN_SLOTS)
+    pub fn min_capacity(self, with_table: bool) -> u64 {
+        if with_table {
+            return self.shadow(MIN_SLOTS, 1).end();
+        }
+        self.slots(0, MIN_SLOTS).end()
     }
 
     /// Where the slot table of an area with so many slots lies.
     pub fn table(self, slots: u32) -> ByteRange {
         let end = self.slots(0, slots).end();
         ByteRange::new(end, table::table_bytes(slots))
+    }
+
+    /// Where the table's shadow of a commit lies.
+    pub fn shadow(self, slots: u32, commit: u64) -> ByteRange {
+        let bytes = SHADOW_BYTES as u64;
+        ByteRange::new(self.table(slots).end() + (commit & 1) * bytes, bytes)
     }
 
     /// Where `count` slots from `slot` on lie.
@@ -105,8 +116,11 @@ mod tests {
     fn slots_fill_the_area_and_not_more() {
         let layout = Layout::of(Geometry::new(1 << 30, 4096).unwrap());
         assert_eq!(layout.slots_in(0, false), 0);
-        assert_eq!(layout.slots_in(0, true), 0);
-        assert_eq!(layout.slots_in(layout.min_capacity(), true), MIN_SLOTS);
+        assert_eq!(
+            layout.slots_in(layout.min_capacity(true) - 1, true),
+            MIN_SLOTS - 1
+        );
+        assert_eq!(layout.slots_in(layout.min_capacity(true), true), MIN_SLOTS);
         let capacity = layout.first_slot_bytes() + 4096 * 10 + 4095;
         let slots = layout.slots_in(capacity, false);
         assert_eq!(slots, 10);
@@ -120,13 +134,18 @@ mod tests {
         for block in [4096, 65536] {
             let layout = Layout::of(Geometry::new(1 << 30, block).unwrap());
             for more in (0..300 * u64::from(block)).step_by(4096) {
-                let capacity = layout.min_capacity() + more;
+                let capacity = layout.min_capacity(true) + more;
                 let slots = layout.slots_in(capacity, true);
                 let table = layout.table(slots);
                 assert_eq!(table.offset, layout.slots(slots - 1, 1).end());
-                assert!(table.end() <= capacity, "{more}");
+                assert_eq!(table.end(), layout.shadow(slots, 6).offset);
+                assert_eq!(
+                    layout.shadow(slots, 6).end(),
+                    layout.shadow(slots, 7).offset
+                );
+                assert!(layout.shadow(slots, 7).end() <= capacity, "{more}");
                 // One more would not fit.
-                assert!(layout.table(slots + 1).end() > capacity, "{more}");
+                assert!(layout.shadow(slots + 1, 7).end() > capacity, "{more}");
                 assert!(table.offset.is_multiple_of(4096));
             }
         }

@@ -116,6 +116,10 @@ ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
 -- Why what the area tells of earlier tracking must not be believed; NULL when it may.
 ALTER TABLE volumes ADD COLUMN distrust TEXT;
 ",
+    "
+ALTER TABLE volumes ADD COLUMN durable_snapshots INTEGER NOT NULL DEFAULT 0
+    CHECK (durable_snapshots IN (0, 1));
+",
 ];
 
 /// Sets the connection up, checks the file and migrates it.

@@ -119,8 +119,8 @@ pub enum Item<'a> {
     Active(Regions),
     /// What was last seen of the origin.
     Origin(&'a [u8]),
-    /// A snapshot, and whether it is settled.
-    Snapshot(Placed, bool),
+    /// A snapshot.
+    Snapshot(Placed),
 }
 
 impl Item<'_> {
@@ -154,9 +154,8 @@ impl Item<'_> {
                 payload.extend(&facts[..facts.len().min(MAX_ORIGIN_BYTES)]);
                 6
             }
-            Item::Snapshot(placed, settled) => {
+            Item::Snapshot(placed) => {
                 put_placed(&mut payload, placed);
-                payload.push(u8::from(*settled));
                 7
             }
         };
@@ -181,8 +180,8 @@ pub struct Image {
     pub active: Vec<Regions>,
     /// What was last seen of the origin.
     pub origin: Vec<u8>,
-    /// Snapshots by their places, and whether each is settled.
-    pub snapshots: BTreeMap<u16, (SnapshotEntry, bool)>,
+    /// Snapshots by their places.
+    pub snapshots: BTreeMap<u16, SnapshotEntry>,
 }
 
 /// A whole header tells of an image that is not there.
@@ -230,8 +229,7 @@ fn decode(body: &[u8]) -> Option<Image> {
             6 => origin = item.take(item.0.len())?.to_vec(),
             7 => {
                 let Placed { place, snapshot } = placed(&mut item)?;
-                let settled = [false, true].get(usize::from(item.u8()?)).copied()?;
-                snapshots.insert(place, (snapshot, settled));
+                snapshots.insert(place, snapshot);
             }
             _ => return None,
         }

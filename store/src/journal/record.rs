@@ -241,6 +241,7 @@ pub(super) fn put_placed(into: &mut Vec<u8>, placed: &Placed) {
     into.extend(snapshot.epoch.0.to_le_bytes());
     into.extend(snapshot.created_us.to_le_bytes());
     into.extend(snapshot.fate.to_word().to_le_bytes());
+    into.push(snapshot.settled.into());
 }
 
 pub(super) fn placed(fields: &mut Fields<'_>) -> Option<Placed> {
@@ -252,6 +253,7 @@ pub(super) fn placed(fields: &mut Fields<'_>) -> Option<Placed> {
             epoch: Epoch(fields.u64()?),
             created_us: fields.u64()?,
             fate: Fate::of_word(fields.u64()?)?,
+            settled: [false, true].get(usize::from(fields.u8()?)).copied()?,
         },
     })
 }

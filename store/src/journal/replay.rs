@@ -147,16 +147,16 @@ impl Replay {
             Record::Reset { lineage, epoch } => self.reset(lineage, epoch),
             Record::Origin(facts) => self.image.origin = facts,
             Record::Snapshot(Placed { place, snapshot }) => {
-                self.image.snapshots.insert(place, (snapshot, false));
+                self.image.snapshots.insert(place, snapshot);
             }
             Record::Settled(epoch) => {
-                for (snapshot, settled) in self.image.snapshots.values_mut() {
-                    *settled |= snapshot.epoch <= epoch;
+                for snapshot in self.image.snapshots.values_mut() {
+                    snapshot.settled |= snapshot.epoch <= epoch;
                 }
             }
             Record::End { id, fate } => {
                 let all = self.image.snapshots.values_mut();
-                for (snapshot, _) in all.filter(|(snapshot, _)| snapshot.id == id) {
+                for snapshot in all.filter(|snapshot| snapshot.id == id) {
                     snapshot.fate = fate;
                 }
             }
@@ -246,9 +246,9 @@ impl Replay {
         // A cut that did not happen left no snapshot.
         let running = self.image.running.first;
         let snapshots = self.image.snapshots.into_iter();
-        let snapshots = snapshots.filter(|(_, (snapshot, _))| snapshot.epoch < running);
-        let snapshots = snapshots.map(|(place, (mut snapshot, settled))| {
-            if !settled && snapshot.fate == Fate::Live {
+        let snapshots = snapshots.filter(|(_, snapshot)| snapshot.epoch < running);
+        let snapshots = snapshots.map(|(place, mut snapshot)| {
+            if !snapshot.settled && snapshot.fate == Fate::Live {
                 snapshot.fate = Fate::Lost;
             }
             Placed { place, snapshot }

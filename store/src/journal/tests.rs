@@ -57,6 +57,7 @@ fn placed(place: u16, epoch: u64, fate: Fate) -> Placed {
         epoch: Epoch(epoch),
         created_us: epoch * 10,
         fate,
+        settled: epoch < 5,
     };
     Placed { place, snapshot }
 }
@@ -72,8 +73,8 @@ fn image() -> Vec<u8> {
         Item::Running(&span(6, 6, BlockRange::new(0, 2))),
         Item::Active(regions(4, 5)),
         Item::Origin(b"seen"),
-        Item::Snapshot(placed(0, 3, Fate::Live), true),
-        Item::Snapshot(placed(9, 5, Fate::Live), false),
+        Item::Snapshot(placed(0, 3, Fate::Live)),
+        Item::Snapshot(placed(9, 5, Fate::Live)),
     ] {
         item.encode(&mut body);
     }

@@ -2,8 +2,10 @@
 
 use tidemark_store::{
     changes::ChangeSet,
-    journal::{BLOCK_BYTES, Header, Image, Item, Record, Recovered, Regions, Span, replay, seal},
-    state::{CheckpointEntry, Lineage},
+    journal::{
+        BLOCK_BYTES, Header, Image, Item, Placed, Record, Recovered, Regions, Span, replay, seal,
+    },
+    state::{CheckpointEntry, Fate, Lineage, SnapshotEntry},
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
@@ -93,6 +95,10 @@ fn encode_image(image: &Image) -> Vec<u8> {
     for regions in &image.active {
         Item::Active(*regions).encode(&mut body);
     }
+    for (place, snapshot) in &image.snapshots {
+        let (place, snapshot) = (*place, *snapshot);
+        Item::Snapshot(Placed { place, snapshot }).encode(&mut body);
+    }
     if !image.origin.is_empty() {
         Item::Origin(&image.origin).encode(&mut body);
     }
@@ -116,6 +122,16 @@ fn checkpoint(epoch: u64) -> CheckpointEntry {
     }
 }
 
+fn snapshot(epoch: u64) -> SnapshotEntry {
+    SnapshotEntry {
+        id: Id([3; 16]),
+        epoch: Epoch(epoch),
+        created_us: 10,
+        fate: Fate::Live,
+        settled: true,
+    }
+}
+
 fn lineage() -> Lineage {
     Lineage {
         id: Id([9; 16]),
@@ -133,6 +149,7 @@ fn image_body() -> Vec<u8> {
         running: span(6, 6, BlockRange::new(0, 2)),
         active: vec![Regions { first: 4, end: 5 }],
         origin: b"seen".to_vec(),
+        snapshots: [(7, snapshot(5))].into(),
     })
 }
 
@@ -195,6 +212,9 @@ fn assert_sensible(recovered: &Recovered) {
     for entry in &recovered.checkpoints {
         assert!(entry.epoch < recovered.running.last, "{entry:?}");
     }
+    for Placed { snapshot, .. } in &recovered.snapshots {
+        assert!(snapshot.epoch < recovered.running.first, "{snapshot:?}");
+    }
     let regions = geometry().regions();
     assert!(recovered.active.iter().all(|region| *region < regions));
 }
@@ -212,7 +232,16 @@ fn some_records() -> Vec<Record> {
             epoch: Epoch(6),
             regions: Regions { first: 2, end: 4 },
         },
+        Record::Snapshot(Placed {
+            place: 7,
+            snapshot: snapshot(6),
+        }),
         Record::Cut(checkpoint(6)),
+        Record::Settled(Epoch(6)),
+        Record::End {
+            id: Id([3; 16]),
+            fate: Fate::Released,
+        },
         Record::Exact(Epoch(6)),
         Record::Forget(Epoch(5)),
         Record::Origin(b"seen".to_vec()),
