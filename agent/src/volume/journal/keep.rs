@@ -8,7 +8,7 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tidemark_store::journal::{BLOCK_BYTES, seal};
+use tidemark_store::journal::{BLOCK_BYTES, Facts, seal};
 
 use super::{
     super::{Clock, Tracker, Volume, random_u64},
@@ -156,7 +156,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 spans: spans.into(),
                 current: self.tracker.current(),
                 active: active.collect(),
-                origin: queue.watch.seen.map(|seen| seen.encode()),
+                origin: queue.watch.seen.as_ref().map(Facts::encode),
                 batch: queue.batch - 1,
             };
         }
