@@ -229,6 +229,7 @@ impl Manager {
             transport: args.transport,
             durability: args.durability,
             distrust: None,
+            origin_identity: None,
             attached_us: self.config.clock.now_us(),
         };
         let paths = self.config.paths.volume(&record.name);

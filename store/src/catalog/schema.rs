@@ -116,6 +116,10 @@ ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
 -- Why what the area tells of earlier tracking must not be believed; NULL when it may.
 ALTER TABLE volumes ADD COLUMN distrust TEXT;
 ",
+    "
+-- Which device or file the origin was when it was served last; NULL where that cannot be told.
+ALTER TABLE volumes ADD COLUMN origin_identity TEXT;
+",
 ];
 
 /// Sets the connection up, checks the file and migrates it.

@@ -49,6 +49,7 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
         transport: Transport::Ublk,
         durability: Durability::Durable,
         distrust: Some("the area failed".into()),
+        origin_identity: Some("wwid 1".into()),
         attached_us: 1,
     };
     let request = RequestRecord {
