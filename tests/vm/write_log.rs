@@ -14,7 +14,7 @@ const DISKS_MIB: [u64; 3] = [96, 8192, 2048];
 const NAME: &str = "write_log::every_write_is_recorded";
 /// Rounds of writing, and prefixes that are recovered from: in CI, and by `make test-vm`.
 const ROUNDS: u64 = 2;
-const MANY_ROUNDS: u64 = 8;
+const MANY_ROUNDS: u64 = 4;
 const PREFIXES: u64 = 600;
 const EVERY_PREFIX: u64 = u64::MAX;
 /// Emulation may take a guest down that has done nothing wrong; see `telling`.
