@@ -244,7 +244,7 @@ mod tests {
         ] {
             let count = Mounts::written(offset, bytes).map(|mounts| mounts.count);
             assert_eq!(count, told.then_some(7), "{offset} {}", bytes.len());
-            let range = ByteRange::new(offset as u64, bytes.len() as u64);
+            let range = ByteRange::new(offset, bytes.len() as u64);
             assert!(Mounts::lie_in(range) || !told);
         }
     }
