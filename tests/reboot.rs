@@ -1,12 +1,12 @@
 //! The host stops and starts again: its memory is gone, its disks are not. Here the processes are
 //! killed and what they left in memory is removed; tests/vm/power.rs pulls a real plug.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, process::Command};
 
 use tidemark_proto::v1::{EventKind, Snapshot, SnapshotState, TrackingDurability, Trust, Volume};
 use tidemark_tests::{
     Api, Daemon, FsKind, MIB, Mounted, Random, api::attach_request, churn::Churn, host, image,
-    pull, pull::Pull,
+    programs, pull, pull::Pull,
 };
 
 const BYTES: u64 = 160 * MIB;
@@ -225,6 +225,28 @@ fn a_volume_that_others_wrote_to_meanwhile_is_not_trusted() {
     let image = backed.daemon.path("vol.img");
     backed.restart_host_with(|| image::scribble(&image, 100 * MIB, MIB, &mut Random::new(5)));
     backed.assert_anew("modified");
+}
+
+/// As a clone of an image that is put in its place, with all that its bytes and dates tell.
+#[test]
+fn a_copy_in_the_place_of_the_image_is_noticed() {
+    let mut backed = Backed::new();
+    backed.work(6);
+    backed.rest();
+    let [image, copy] = ["vol.img", "copy"].map(|name| backed.daemon.path(name));
+    backed.restart_host_with(|| {
+        programs::succeed(Command::new("cp").arg("-a").args([&image, &copy]));
+        fs::rename(&copy, &image).expect("a file takes another's place");
+    });
+    backed.assert_anew("another one than before");
+    // The copy is the volume's image from now on.
+    let next = backed.api.snapshot("vol");
+    pull::pull(&backed.api, &next, None, &backed.daemon.path("pulled.img")).expect("a full pull");
+    backed.base = next;
+    backed.rest();
+    backed.restart_host();
+    backed.work(7);
+    backed.go_on();
 }
 
 #[test]

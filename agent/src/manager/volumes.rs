@@ -230,6 +230,7 @@ impl Manager {
             durability: args.durability,
             durable_snapshots: args.durable_snapshots,
             distrust: None,
+            origin_identity: None,
             attached_us: self.config.clock.now_us(),
         };
         let paths = self.config.paths.volume(&record.name);

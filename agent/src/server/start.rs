@@ -49,6 +49,7 @@ pub(super) struct Running {
     served: Arc<Served>,
     listener: UnixListener,
     state_dir: PathBuf,
+    origin_identity: Option<String>,
     _area: AreaFile,
     _lock: File,
 }
@@ -76,6 +77,7 @@ pub(super) fn start(
             log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
         }
     })?;
+    let origin_identity = origin.identity.clone();
     let (area, opened, presented) = serve(args, &paths, origin, state_dir, fresh)?;
     let served = Arc::new(Served::new(
         args.name.clone(),
@@ -93,6 +95,7 @@ pub(super) fn start(
         served,
         listener,
         state_dir: opened.state_dir,
+        origin_identity,
         _area: area,
         _lock: lock,
     };
@@ -313,6 +316,11 @@ impl Running {
     /// What connections see.
     pub(super) fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// Which device or file the origin is, where that can be told.
+    pub(super) fn origin_identity(&self) -> Option<String> {
+        self.origin_identity.clone()
     }
 
     /// The engine.

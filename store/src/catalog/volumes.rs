@@ -67,6 +67,18 @@ impl Catalog {
         })
     }
 
+    /// Notes which device or file a volume's origin is.
+    pub fn set_origin_identity(
+        &mut self,
+        name: &str,
+        identity: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.change("noting which device an origin is", |transaction| {
+            let update = "UPDATE volumes SET origin_identity = ?2 WHERE name = ?1";
+            transaction.execute(update, (name, identity)).map(drop)
+        })
+    }
+
     /// Every volume, by name.
     pub fn volumes(&self) -> Result<Vec<VolumeRecord>, CatalogError> {
         self.read("listing volumes", |connection| {
@@ -126,6 +138,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
         durable_snapshots: row.get("durable_snapshots")?,
         distrust: row.get("distrust")?,
+        origin_identity: row.get("origin_identity")?,
         attached_us: row.get("attached_us")?,
     })
 }

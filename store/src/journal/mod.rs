@@ -16,11 +16,13 @@
 //! counts as changed whole.
 
 mod bytes;
+mod facts;
 mod image;
 mod log;
 mod record;
 mod replay;
 
+pub use facts::{Difference, Facts, Mounts, PAGES};
 pub use image::{Header, Image, ImageError, Item, Span};
 pub use log::{BLOCK_BYTES, LogBlock, Packer, seal};
 pub use record::{Placed, Record, RecordError, Regions};

@@ -3,7 +3,8 @@
 use tidemark_store::{
     changes::ChangeSet,
     journal::{
-        BLOCK_BYTES, Header, Image, Item, Placed, Record, Recovered, Regions, Span, replay, seal,
+        BLOCK_BYTES, Facts, Header, Image, Item, Mounts, Placed, Record, Recovered, Regions, Span,
+        replay, seal,
     },
     state::{CheckpointEntry, Fate, Lineage, SnapshotEntry},
     units::{BlockRange, Epoch, Geometry, Id},
@@ -47,6 +48,33 @@ fn header_of(body: &[u8]) -> Header {
         body_crc: crc32c::crc32c(body),
         written_us: 50,
     }
+}
+
+/// What was seen of an origin, and what any bytes in its place are taken for.
+pub(crate) fn facts(bytes: &[u8]) {
+    reads_back(bytes, Facts::decode, Facts::encode);
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let seen = Facts::of(first, second);
+    assert_eq!(seen.compare(&seen), Ok(()));
+    assert_eq!(Facts::decode(&seen.encode()).as_ref(), Some(&seen));
+    assert_eq!(Mounts::written(0, first), seen.mounts.first().copied());
+    let mut may = seen.changing();
+    for offset in [0, 512, 1024] {
+        if let Some(mounts) = Mounts::written(offset, bytes) {
+            may.may_become(mounts);
+        }
+    }
+    assert_eq!(Facts::decode(&may.encode()), Some(may));
+}
+
+pub(crate) fn some_facts() -> Vec<Vec<u8>> {
+    let mut page = vec![0; 2048];
+    page[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+    let mut seen = Facts::of(&page, &[]);
+    let plain = seen.encode();
+    page[1024 + 0x34] = 2;
+    Mounts::written(0, &page).map(|mounts| seen.may_become(mounts));
+    vec![plain, seen.changing().encode(), page, b"XFSB".repeat(2)]
 }
 
 pub(crate) fn image(bytes: &[u8]) {

@@ -15,3 +15,4 @@ mod live;
 mod portable;
 mod power;
 mod rooted;
+mod write_log;

@@ -20,6 +20,7 @@ use tidemark_proto::v1::{
 use tidemark_tests::{
     Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree, host, image,
     lvm::{Group, guest_disk, lvm},
+    programs::succeed,
     pull,
 };
 
@@ -185,6 +186,51 @@ fn a_boot_with_the_agent_first() {
     let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
     let backup = assert_tracked_on(&daemon, &Memo::read());
     write_until_cut(&api, &backup);
+}
+
+/// A copy of the volume is in its place, to the last byte: only the device itself is another one.
+#[test]
+#[ignore = "runs in a guest"]
+fn a_boot_with_a_clone() {
+    let _keep = Mounted::new(FsKind::Ext4, KEEP_DISK.as_ref(), KEEP.as_ref());
+    lvm(&["vgchange", "-ay", "vg"]);
+    lvm(&["lvcreate", "-y", "-Wn", "-n", "clone", "-L", "96m", "vg"]);
+    let words = ["if=/dev/vg/lv", "of=/dev/vg/clone", "bs=1M", "conv=fsync"];
+    succeed(Command::new("dd").args(words));
+    lvm(&["lvrename", "vg", "lv", "original"]);
+    lvm(&["lvrename", "vg", "clone", "lv"]);
+    // What was written to a device is counted as long as it is there.
+    lvm(&["vgchange", "-an", "vg"]);
+    let daemon = daemon();
+    let api = daemon.api();
+    lvm(&["vgchange", "-ay", "vg"]);
+    await_attached(&api);
+    let memo = Memo::read();
+    let found = api.volume("vol").expect("a status");
+    assert_ne!(found.lineage, memo.checkpoint.lineage);
+    let told = api.events();
+    let reset = told
+        .iter()
+        .rfind(|event| event.kind() == EventKind::TrackingReset);
+    let reset = reset.unwrap_or_else(|| panic!("no reset: {told:#?}"));
+    assert!(
+        reset.message.contains("another one than before"),
+        "{reset:?}"
+    );
+    assert_eq!(
+        reset.message.matches("dm-uuid LVM-").count(),
+        2,
+        "{reset:?}"
+    );
+    let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
+    assert_what_is_there();
+    let next = api.snapshot("vol");
+    let refused = pull::pull(&api, &next, Some(memo.checkpoint), IMAGE.as_ref());
+    let refused = refused.expect_err("a diff between two devices");
+    assert_eq!(refused.reason, "TRACKING_RESET", "{refused:?}");
+    pull::pull(&api, &next, None, IMAGE.as_ref()).expect("a full pull");
+    Memo::of(&next).write();
+    nix::unistd::sync();
 }
 
 /// The file system was mounted, and written to, before the agent was there.

@@ -10,7 +10,7 @@ use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use tidemark_store::{
     cow::Layer,
-    journal::{BLOCK_BYTES, Placed, seal},
+    journal::{BLOCK_BYTES, Facts, Placed, seal},
     state::SnapshotEntry,
 };
 
@@ -183,7 +183,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 snapshots: snapshots.into_iter().map(placed).collect(),
                 current: self.tracker.current(),
                 active: active.collect(),
-                origin: queue.watch.seen.map(|seen| seen.encode()),
+                origin: queue.watch.seen.as_ref().map(Facts::encode),
                 batch: queue.batch - 1,
             };
         }
