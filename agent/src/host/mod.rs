@@ -12,6 +12,7 @@ pub mod freeze;
 pub mod freezer;
 mod ioctl;
 pub mod loopdev;
+pub mod lvm;
 pub mod memory_dir;
 pub mod mounts;
 pub mod openers;

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::memory_dir;
+use super::{lvm, memory_dir};
 
 /// Bit of CAP_SYS_ADMIN in the capability sets (linux/capability.h).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -39,6 +39,7 @@ pub fn features(runtime_dir: &Path) -> Vec<Feature> {
         Feature::new("transport.ublk", ublk()),
         Feature::new("state.memory", memory(runtime_dir)),
         Feature::new("snapshot.freeze", freeze()),
+        Feature::new("area.logical_volume", logical_volume()),
     ]
 }
 
@@ -86,6 +87,14 @@ fn memory(runtime_dir: &Path) -> Result<(), String> {
     ))
 }
 
+/// Whether attach can make an area on a logical volume.
+fn logical_volume() -> Result<(), String> {
+    lvm::installed().map_err(|error| error.to_string())?;
+    openable("/dev/mapper/control").map_err(|error| {
+        format!("/dev/mapper/control cannot be opened ({error}): run modprobe dm-mod (CONFIG_BLK_DEV_DM), and let containers have the device")
+    })
+}
+
 fn freeze() -> Result<(), String> {
     admin("freezing file systems")
 }
@@ -126,7 +135,8 @@ mod tests {
                 "transport.portable",
                 "transport.ublk",
                 "state.memory",
-                "snapshot.freeze"
+                "snapshot.freeze",
+                "area.logical_volume"
             ]
         );
         for feature in features {

@@ -130,6 +130,7 @@ impl Manager {
                 if spawn::is_running(&entry.paths) {
                     return Err(Error::unavailable(name, "it runs but does not listen"));
                 }
+                self.ready_area(entry).await?;
                 let (program, paths) = (&self.config.program, &self.config.paths);
                 spawn::start(program, paths, entry, again).await?;
                 entry.link.hello().await
