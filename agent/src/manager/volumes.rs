@@ -253,7 +253,7 @@ impl Manager {
         };
         if let Some(told) = running {
             let same = Place::of(Path::new(&told.origin_path)).ok() == Some(places.origin)
-                && Place::of(Path::new(&told.area_path)).ok() == Some(places.area)
+                && (record.area_made || Place::of(Path::new(&told.area_path)).ok() == places.area)
                 && told.block_bytes == record.block_bytes;
             let id = Id::from_slice(&told.volume_id).filter(|_| same);
             record.id = id.ok_or_else(|| runs_already(&args.name, told))?;
@@ -264,7 +264,8 @@ impl Manager {
 
     /// No volume's origin or area may be another's.
     async fn check_places(&self, args: &AttachArgs, site: &Site) -> Result<Places, Error> {
-        let (origin, area) = (args.origin_path.clone(), site.path.clone());
+        let origin = args.origin_path.clone();
+        let area = (!site.made).then(|| site.path.clone());
         let others: Vec<VolumeRecord> = self
             .registry
             .all()
@@ -273,11 +274,13 @@ impl Manager {
             .collect();
         // Off the runtime: a path may lie on a file system that does not answer.
         tokio::task::spawn_blocking(move || {
+            let area_place =
+                |path: PathBuf| Place::of(&path).map_err(|error| no_area(&path, &error));
             let places = Places {
                 origin: origin_place(&origin)?,
-                area: Place::of(&area).map_err(|error| no_area(&area, &error))?,
+                area: area.map(area_place).transpose()?,
             };
-            if places.origin == places.area {
+            if Some(places.origin) == places.area {
                 let why = format!("{} cannot be the area of itself", origin.display());
                 return Err(Error::new(ErrorReason::AreaOnVolume, why));
             }
