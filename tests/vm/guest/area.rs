@@ -3,33 +3,16 @@
 
 use std::path::Path;
 
-use tidemark_proto::v1::{
-    AreaLogicalVolume, AttachVolumeRequest, EventKind, StoreConfig, TrackingDurability,
-    TransportKind, VolumeState,
-};
+use tidemark_proto::v1::{EventKind, TrackingDurability, TransportKind, VolumeState};
 use tidemark_tests::{
     Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree,
-    api::attach_request,
+    api::attach_with_volume,
     image,
     lvm::{Group, guest_disk, lvm},
     pull,
 };
 
 const AREA_BYTES: u64 = 64 * MIB;
-
-/// A request for an area of this name; the agent chooses when it is empty.
-pub(super) fn asked(name: &str, origin: &Path, area: &str, bytes: u64) -> AttachVolumeRequest {
-    let request = attach_request(name, origin, "/".as_ref(), bytes);
-    let store = StoreConfig {
-        area_path: String::new(),
-        logical_volume: Some(AreaLogicalVolume { name: area.into() }),
-        ..request.store.unwrap_or_default()
-    };
-    AttachVolumeRequest {
-        store: Some(store),
-        ..request
-    }
-}
 
 /// Attaches that must fail, and leave the group as it was.
 fn assert_refusals(api: &Api, daemon: &Daemon, group: &Group) {
@@ -38,22 +21,22 @@ fn assert_refusals(api: &Api, daemon: &Daemon, group: &Group) {
     let third = Path::new("/dev").join(third);
     let refused = |request| api.attach(request).expect_err("it cannot be attached");
 
-    let error = refused(asked("third", &third, "", 1 << 40));
+    let error = refused(attach_with_volume("third", &third, "", 1 << 40));
     assert_eq!(error.reason, "AREA_NO_SPACE", "{error:?}");
     assert_eq!(error.metadata["volume_group"], group.name());
     let free = before.1 * 4 * MIB;
     assert_eq!(error.metadata["free_bytes"], free.to_string());
     assert_eq!(error.metadata["needed_bytes"], (1_u64 << 40).to_string());
-    let error = refused(asked("third", &third, "home", AREA_BYTES));
+    let error = refused(attach_with_volume("third", &third, "home", AREA_BYTES));
     assert_eq!(error.reason, "AREA_IN_USE", "{error:?}");
     let file = daemon.path("image");
     image::sparse(&file, MIB);
-    let error = refused(asked("third", &file, "", AREA_BYTES));
+    let error = refused(attach_with_volume("third", &file, "", AREA_BYTES));
     assert_eq!(error.reason, "ORIGIN_UNSUITABLE", "{error:?}");
 
     // This one fails when its area is made already.
     let _mounted = Mounted::fresh(FsKind::Ext4, &third, &daemon.path("third"));
-    let mut request = asked("third", &third, "", AREA_BYTES);
+    let mut request = attach_with_volume("third", &third, "", AREA_BYTES);
     request.transport = TransportKind::Portable.into();
     let error = refused(request);
     assert_eq!(error.reason, "ORIGIN_IN_USE", "{error:?}");
@@ -79,7 +62,7 @@ fn an_area_comes_and_goes_with_its_volume() {
     let copied = Tree::copy("/usr/bin".as_ref(), &point.join("tree"), 2);
     let load = Load::start(&point);
 
-    let request = asked("vol", "/dev/vg/home".as_ref(), "", AREA_BYTES);
+    let request = attach_with_volume("vol", "/dev/vg/home".as_ref(), "", AREA_BYTES);
     let volume = api.attach(request).expect("an attach under load");
     assert_eq!(volume.durability(), TrackingDurability::Durable);
     let area = volume.store.expect("a volume has an area");
@@ -93,7 +76,7 @@ fn an_area_comes_and_goes_with_its_volume() {
     let first = api.snapshot("vol");
 
     // The group is changed again and again while the volume lies over us.
-    let request = asked("second", &other, "mine", AREA_BYTES);
+    let request = attach_with_volume("second", &other, "mine", AREA_BYTES);
     let second = api.attach(request).expect("an attach beside it");
     assert_eq!(second.durability(), TrackingDurability::Durable);
     let used = 2 * AREA_BYTES / (4 * MIB);

@@ -20,7 +20,7 @@ use tidemark_proto::v1::{
 };
 use tidemark_tests::{
     Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree,
-    api::attach_request,
+    api::{attach_request, attach_with_volume},
     host, image,
     lvm::{Group, guest_disk, lvm},
     pull,
@@ -171,7 +171,7 @@ fn the_first_boot() {
     Tree::copy(SOURCE.as_ref(), &mounted.point().join("tree"), TREE_MIB);
     nix::unistd::sync();
     let asked = match is_area_made() {
-        true => super::area::asked("vol", ORIGIN.as_ref(), "", AREA_BYTES),
+        true => attach_with_volume("vol", ORIGIN.as_ref(), "", AREA_BYTES),
         false => {
             let area = keep.point().join("area");
             attach_request("vol", ORIGIN.as_ref(), &area, AREA_BYTES)
