@@ -116,13 +116,16 @@ impl Manager {
             return Ok(());
         }
         let name = name_at(&record.area_path)?;
+        let own_tag = tag_of(record.id);
         let wanted = Wanted {
             name: name.clone(),
             bytes: record.area_size_bytes,
-            tags: vec![TAG.to_owned(), tag_of(record.id)],
+            tags: vec![TAG.to_owned(), own_tag.clone()],
         };
         let volume = entry.name().to_owned();
-        let ready = self.ask_lvm(move |lvm| ready(lvm, &volume, &wanted)).await;
+        let ready = self
+            .ask_lvm(move |lvm| ready(lvm, &volume, &wanted, &own_tag))
+            .await;
         let found = ready.map_err(|error| error.on_volume(entry.name()))?;
         if found == name {
             return Ok(());
@@ -184,20 +187,21 @@ impl Manager {
     }
 }
 
-/// Activates the area, or makes it; gives its name.
-fn ready(lvm: &dyn LogicalVolumes, volume: &str, wanted: &Wanted) -> Result<Name, LvmError> {
-    let tag = wanted.tags.last().map_or(TAG, String::as_str);
-    match lvm.find(wanted.name.group(), tag)? {
-        Some(found) => {
-            lvm.activate(&found.name)?;
-            Ok(found.name)
-        }
-        None => {
-            tracing::info!(volume, area = %wanted.name.path().display(), bytes = wanted.bytes, "making a logical volume for the area");
-            lvm.create(wanted)?;
-            Ok(wanted.name.clone())
-        }
+/// Activates the area, which is the volume with this tag, or makes it; gives its name.
+fn ready(
+    lvm: &dyn LogicalVolumes,
+    volume: &str,
+    wanted: &Wanted,
+    tag: &str,
+) -> Result<Name, LvmError> {
+    if let Some(found) = lvm.find(wanted.name.group(), tag)? {
+        lvm.activate(&found.name)?;
+        return Ok(found.name);
     }
+    let area = wanted.name.path();
+    tracing::info!(volume, area = %area.display(), bytes = wanted.bytes, "making the area");
+    lvm.create(wanted)?;
+    Ok(wanted.name.clone())
 }
 
 /// What tells the area of this volume from any other logical volume.

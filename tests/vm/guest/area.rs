@@ -76,8 +76,14 @@ fn an_area_comes_and_goes_with_its_volume() {
     let first = api.snapshot("vol");
 
     // The group is changed again and again while the volume lies over us.
-    let request = attach_with_volume("second", &other, "mine", AREA_BYTES);
-    let second = api.attach(request).expect("an attach beside it");
+    let origin = other.to_str().expect("names of devices are UTF-8");
+    let words = ["volume", "attach", "second", origin, "--area", "lv:mine"];
+    let told = daemon
+        .cli()
+        .json(&[&words[..], &["--area-size", "64M"]].concat());
+    assert_eq!(told["store"]["area_path"], "/dev/vg/mine");
+    assert_eq!(told["store"]["area_logical_volume"], "mine");
+    let second = api.volume("second").expect("a status");
     assert_eq!(second.durability(), TrackingDurability::Durable);
     let used = 2 * AREA_BYTES / (4 * MIB);
     assert_eq!(group.free_extents(), before.1 - used);

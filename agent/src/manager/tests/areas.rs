@@ -44,10 +44,10 @@ async fn until_made(bench: &Bench, names: &[(&str, bool)]) {
 
 async fn detached(manager: &Manager) -> EventRecord {
     let told = events(manager).await;
-    let told = told
+    let mut told = told
         .into_iter()
         .filter(|record| record.event.kind == "EVENT_KIND_VOLUME_DETACHED");
-    told.last().expect("a detach is told")
+    told.next_back().expect("a detach is told")
 }
 
 #[tokio::test]
