@@ -13,6 +13,7 @@ pub mod freezer;
 pub mod identity;
 mod ioctl;
 pub mod loopdev;
+pub mod lvm;
 pub mod memory_dir;
 pub mod mounts;
 pub mod openers;

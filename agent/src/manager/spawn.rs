@@ -253,6 +253,7 @@ mod tests {
             origin_path: "/images/a b".into(),
             area_path: "/areas/x".into(),
             area_size_bytes,
+            area_made: false,
             block_bytes: 8192,
             policy,
             transport: Transport::Ublk,

@@ -142,6 +142,7 @@ impl Manager {
                 if spawn::is_running(&entry.paths) {
                     return Err(Error::unavailable(name, "it runs but does not listen"));
                 }
+                self.ready_area(entry).await?;
                 let (program, paths) = (&self.config.program, &self.config.paths);
                 let origin = spawn::start(program, paths, entry, again).await?;
                 self.know_origin(entry, origin).await?;

@@ -29,6 +29,8 @@ pub struct VolumeRecord {
     pub area_path: PathBuf,
     /// Size to make the area with; 0 keeps the size it has.
     pub area_size_bytes: u64,
+    /// The area is a logical volume that attach made, and detach removes.
+    pub area_made: bool,
     /// Unit of tracking, in bytes.
     pub block_bytes: u32,
     /// What happens when the store fills.
@@ -45,6 +47,15 @@ pub struct VolumeRecord {
     pub origin_identity: Option<String>,
     /// When it was attached.
     pub attached_us: u64,
+}
+
+/// An area that attach made for a volume that is no more: it is to be removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnwantedArea {
+    /// The volume's identity, which tells its area from any other.
+    pub volume: Id,
+    /// Where the area was.
+    pub path: PathBuf,
 }
 
 /// How a volume is presented to the host.

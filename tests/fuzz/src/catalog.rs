@@ -42,6 +42,7 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
         origin_path: "/images/data".into(),
         area_path: "/areas/data".into(),
         area_size_bytes: 1 << 30,
+        area_made: true,
         block_bytes: 4096,
         policy: FullPolicy::Slow {
             max_write_delay_ms: 250,

@@ -134,6 +134,7 @@ pub const TARGETS: &[Target] = &[
         kernel::sectors,
         kernel::some_sectors,
     ),
+    Target::new("volume-list", MIB, kernel::volumes, kernel::some_volumes),
     Target::new("mountinfo", MIB, kernel::mounts, kernel::some_mounts),
     Target::new(
         "wire-request",

@@ -35,6 +35,8 @@ pub(in super::super) fn recovered(life: &Life, volume: usize, before: Before) ->
     match (continuity::expected(&life.world, volume, before), same) {
         (Expected::Everything | Expected::EverythingOrNew, true) => {
             nothing_is_missing(life, volume, &status)?;
+            // That they were released may not have been told.
+            release_unknown(life, volume, &engine);
         }
         (Expected::Lineage | Expected::LineageOrNew, true) => {
             life.context.tally.add(Count::Recoveries);
@@ -172,7 +174,8 @@ fn snapshot_is_explained(life: &Life, id: Id, fate: Option<Fate>) -> Outcome {
 /// Whoever keeps the books lets go of snapshots that nobody knows of.
 fn release_unknown(life: &Life, volume: usize, engine: &SimVolume) {
     let past = life.past(volume);
-    for snapshot in engine.snapshots() {
+    let left = engine.snapshots().into_iter();
+    for snapshot in left.filter(|_| life.world.shape.durable_snapshots) {
         let mut known = past.cuts.iter().filter(|cut| !cut.ended);
         if !known.any(|cut| cut.snapshot == Some(snapshot.id)) {
             engine.release(snapshot.id).ok();
