@@ -10,7 +10,7 @@ use std::{
 use tidemark_proto::v1::{AttachVolumeRequest, BeginRestoreRequest, begin_restore_request::Target};
 use tidemark_tests::{
     Api, Daemon, FsKind, MIB, Mounted, Random,
-    api::{Answer, attach_request},
+    api::{Answer, attach_request, attach_with_volume},
     cli::code,
     host::Leftovers,
     image,
@@ -42,11 +42,18 @@ fn origins_that_cannot_be_attached() {
     let device = Looped::of(&new_image(&daemon, "mounted.img"));
     let mounted = Mounted::fresh(FsKind::Ext4, &device.path, &daemon.path("mnt"));
     let of_mounted = attach_request("a", &device.path, &daemon.path("a.area"), AREA);
+    let in_no_group = attach_with_volume("a", &new_image(&daemon, "plain.img"), "", AREA);
     let before = daemon.world().leftovers();
 
     assert_refused(
         &api,
         &[
+            attach_case(
+                "a logical volume in no group",
+                Code::FailedPrecondition,
+                "ORIGIN_UNSUITABLE",
+                in_no_group,
+            ),
             attach_case(
                 "no such origin",
                 Code::FailedPrecondition,

@@ -119,6 +119,7 @@ fn store(config: Option<&StoreConfig>) -> Value {
         json!({
             "area_path": config.area_path,
             "area_size_bytes": config.area_size_bytes,
+            "area_logical_volume": config.logical_volume.as_ref().map(|made| &made.name),
             "full_policy": full_policy(config.full_policy),
             "max_write_delay_us": span_us(config.max_write_delay.as_ref()),
         })

@@ -28,19 +28,20 @@ const TRIES: usize = 4;
 
 #[test]
 fn power_is_cut_on_6_12() {
-    tell(Family::V6_12);
+    tell(Family::V6_12, "file");
 }
 
 #[test]
 fn power_is_cut_on_7_2() {
-    tell(Family::V7_2);
+    tell(Family::V7_2, "lv");
 }
 
-fn tell(family: Family) {
+/// `area`: a file on the second disk, or a logical volume of the volume's own group.
+fn tell(family: Family, area: &str) {
     let _alone = telling::alone();
     let kernel = Kernel::find(family);
     for attempt in 1..=TRIES {
-        if try_to_tell(&kernel) {
+        if try_to_tell(&kernel, area) {
             return;
         }
         println!("{kernel}: attempt {attempt} died of emulation");
@@ -49,7 +50,7 @@ fn tell(family: Family) {
 }
 
 /// Gives whether it could be told to its end.
-fn try_to_tell(kernel: &Kernel) -> bool {
+fn try_to_tell(kernel: &Kernel, area: &str) -> bool {
     let folder = cache::scratch();
     let disks: Vec<Disk> = DISKS_MIB
         .iter()
@@ -73,25 +74,26 @@ fn try_to_tell(kernel: &Kernel) -> bool {
         };
         // Not always at the same point of what the guest does.
         let numbers = NUMBERS + boot * 7 % 40;
-        match cut(machine(), name, seen, numbers) {
+        match cut(machine(), name, &script(name, seen, area), seen, numbers) {
             Some(number) => seen = number,
             None => return false,
         }
     }
-    let name = "a_boot_with_the_volume_first";
-    let (outcome, _folder) = machine().run(&script(name, seen));
-    keep(kernel, name, &outcome.console);
-    if telling::died_of_emulation(&outcome) {
-        return false;
+    for name in ["a_boot_with_a_clone", "a_boot_with_the_volume_first"] {
+        let (outcome, _folder) = machine().run(&script(name, seen, area));
+        keep(kernel, name, &outcome.console);
+        if telling::died_of_emulation(&outcome) {
+            return false;
+        }
+        outcome.assert_good(&allowed(name));
     }
-    outcome.assert_good(&allowed(name));
     true
 }
 
 /// Boots, waits until enough was written after `seen`, and pulls the plug; gives the latest number
 /// that was acknowledged. None when emulation took the guest down.
-fn cut(machine: Machine, name: &str, seen: u64, numbers: u64) -> Option<u64> {
-    let mut guest = machine.boot(&script(name, seen));
+fn cut(machine: Machine, name: &str, script: &str, seen: u64, numbers: u64) -> Option<u64> {
+    let mut guest = machine.boot(script);
     let mut latest = seen;
     while latest < seen + numbers {
         let Some(line) = guest.line_beginning(ACKNOWLEDGED) else {
@@ -133,8 +135,10 @@ fn number_in(line: &str) -> u64 {
     number.parse().unwrap_or_default()
 }
 
-fn script(name: &str, seen: u64) -> String {
-    format!("POWER_SEEN={seen} vm_guest --ignored --nocapture --exact power::{name}\n")
+fn script(name: &str, seen: u64, area: &str) -> String {
+    format!(
+        "POWER_AREA={area} POWER_SEEN={seen} vm_guest --ignored --nocapture --exact power::{name}\n"
+    )
 }
 
 fn allowed(name: &str) -> Vec<Allowance> {

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::memory_dir;
+use super::{lvm, memory_dir};
 
 /// Bit of CAP_SYS_ADMIN in the capability sets (linux/capability.h).
 const CAP_SYS_ADMIN: u32 = 21;
@@ -39,6 +39,7 @@ pub fn features(runtime_dir: &Path) -> Vec<Feature> {
         Feature::new("transport.ublk", ublk()),
         Feature::new("state.memory", memory(runtime_dir)),
         Feature::new("snapshot.freeze", freeze()),
+        Feature::new("area.logical_volume", logical_volume()),
     ]
 }
 
@@ -59,17 +60,10 @@ fn portable() -> Result<(), String> {
 }
 
 fn ublk() -> Result<(), String> {
-    let unused = "this version of Tidemark does not use it yet";
-    match openable("/dev/ublk-control") {
-        Ok(()) => Err(format!("the kernel offers it, but {unused}")),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(format!(
-            "the kernel does not offer it: ublk_drv is not loaded or not built \
-             (CONFIG_BLK_DEV_UBLK, Linux 6.0 and later); also, {unused}"
-        )),
-        Err(error) => Err(format!(
-            "/dev/ublk-control cannot be opened ({error}); also, {unused}"
-        )),
-    }
+    openable("/dev/ublk-control").map_err(|error| {
+        format!("/dev/ublk-control cannot be opened ({error}): run modprobe ublk_drv (CONFIG_BLK_DEV_UBLK, Linux 6.5 and later), and let containers have the device")
+    })?;
+    admin("making ublk devices")
 }
 
 fn memory(runtime_dir: &Path) -> Result<(), String> {
@@ -84,6 +78,14 @@ fn memory(runtime_dir: &Path) -> Result<(), String> {
         "neither {} nor /dev/shm is on a memory file system: mount a tmpfs on one of them",
         runtime_dir.display()
     ))
+}
+
+/// Whether attach can make an area on a logical volume.
+fn logical_volume() -> Result<(), String> {
+    lvm::installed().map_err(|error| error.to_string())?;
+    openable("/dev/mapper/control").map_err(|error| {
+        format!("/dev/mapper/control cannot be opened ({error}): run modprobe dm-mod (CONFIG_BLK_DEV_DM), and let containers have the device")
+    })
 }
 
 fn freeze() -> Result<(), String> {
@@ -126,18 +128,13 @@ mod tests {
                 "transport.portable",
                 "transport.ublk",
                 "state.memory",
-                "snapshot.freeze"
+                "snapshot.freeze",
+                "area.logical_volume"
             ]
         );
         for feature in features {
             assert_eq!(feature.available, feature.reason.is_empty(), "{feature:?}");
         }
-    }
-
-    #[test]
-    fn ublk_is_never_claimed_to_be_used() {
-        let feature = Feature::new("transport.ublk", ublk());
-        assert!(!feature.available && feature.reason.contains("does not use it yet"));
     }
 
     #[test]

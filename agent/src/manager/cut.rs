@@ -142,6 +142,7 @@ impl Manager {
 
     /// Freeze, hold, cut, thaw: see the head of this file.
     async fn moment(&self, args: &CreateArgs, parts: &[Part]) -> Result<Moment, Error> {
+        let calm = self.calm.lock().await;
         let quiet = self.ledger.quiet().await;
         let (frozen, unfrozen) = match self.freeze(args, parts).await {
             Ok(frozen) => (frozen, None),
@@ -155,7 +156,7 @@ impl Manager {
             Some(frozen) => Some(frozen.thaw().await),
             None => None,
         };
-        drop(quiet);
+        drop((quiet, calm));
         if cut.is_ok() {
             present_views(parts).await;
         }

@@ -9,9 +9,9 @@ use tokio::{
 
 use super::{
     Error, Manager, Volume,
+    detach::ends_within,
     registry::{Entry, Health},
     validate,
-    volumes::ends_within,
 };
 
 /// How long the new program may take to say what it is.

@@ -1,20 +1,26 @@
-//! What a cut asks of the host's kernel: a seam, so that tests need no mounts.
+//! What the control plane asks of the host: a seam, so that tests need no mounts and no disks.
 
 use std::{
     io,
     path::{Path, PathBuf},
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
 use tokio::task::spawn_blocking;
 
-use crate::host::{device::DeviceNumber, freezer, mounts::MountTable};
+use crate::host::{
+    device::DeviceNumber,
+    freezer,
+    lvm::{Found, Group, Lvm, LvmError, Name, Wanted},
+    mounts::MountTable,
+};
 
 /// A future behind a trait object.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
-/// Mounts and freezing.
+/// Mounts, freezing and logical volumes.
 pub trait HostOps: Send + Sync {
     /// Where a block device is mounted, also by its partitions and by what is built on it.
     fn mounts(&self, device: &Path) -> io::Result<Mounts>;
@@ -26,6 +32,49 @@ pub trait HostOps: Send + Sync {
         file_systems: Vec<PathBuf>,
         deadline: Duration,
     ) -> Pending<'_, Result<Box<dyn Frozen>, FreezeFailed>>;
+
+    /// Logical volumes.
+    fn logical_volumes(&self) -> Arc<dyn LogicalVolumes>;
+}
+
+/// Logical volumes that are made for areas. Every call waits for LVM, within a bound.
+pub trait LogicalVolumes: Send + Sync {
+    /// The group that a logical volume is in, by the volume's device.
+    fn group_of(&self, device: &Path) -> Result<Group, LvmError>;
+
+    /// The volume of a group that has a tag, active or not.
+    fn find(&self, group: &str, tag: &str) -> Result<Option<Found>, LvmError>;
+
+    /// Makes a volume, empty and active. When it fails, it may be there or not.
+    fn create(&self, wanted: &Wanted) -> Result<(), LvmError>;
+
+    /// Activates one volume.
+    fn activate(&self, name: &Name) -> Result<(), LvmError>;
+
+    /// Removes what has a tag, if anything has.
+    fn remove(&self, group: &str, tag: &str) -> Result<(), LvmError>;
+}
+
+impl LogicalVolumes for Lvm {
+    fn group_of(&self, device: &Path) -> Result<Group, LvmError> {
+        Self::group_of(*self, device)
+    }
+
+    fn find(&self, group: &str, tag: &str) -> Result<Option<Found>, LvmError> {
+        Self::find(*self, group, tag)
+    }
+
+    fn create(&self, wanted: &Wanted) -> Result<(), LvmError> {
+        Self::create(*self, wanted)
+    }
+
+    fn activate(&self, name: &Name) -> Result<(), LvmError> {
+        Self::activate(*self, name)
+    }
+
+    fn remove(&self, group: &str, tag: &str) -> Result<(), LvmError> {
+        Self::remove(*self, group, tag)
+    }
 }
 
 /// Where a device is mounted.
@@ -105,6 +154,10 @@ impl HostOps for HostKernel {
                 Err(ended) => Err(FreezeFailed(format!("the freeze did not run: {ended}"))),
             }
         })
+    }
+
+    fn logical_volumes(&self) -> Arc<dyn LogicalVolumes> {
+        Arc::new(Lvm)
     }
 }
 

@@ -9,9 +9,11 @@
 //!
 //! A volume's `work` lock is held by whatever must not meet another: a cut, a detach, a clean-up.
 
+mod areas;
 mod checkpoints;
 mod clock;
 mod cut;
+mod detach;
 mod diff;
 mod endurance;
 mod error;
@@ -57,14 +59,16 @@ pub use clock::Clock;
 pub use error::{Error, ErrorReason, reason_name};
 pub use events::{EventReader, Events, Happening};
 pub use groups::Group;
-pub use host_ops::{FreezeFailed, Frozen, HostKernel, HostOps, Mounts, Pending, Thawed};
+pub use host_ops::{
+    FreezeFailed, Frozen, HostKernel, HostOps, LogicalVolumes, Mounts, Pending, Thawed,
+};
 pub use info::{Candidate, Feature, HostInfo};
 pub use leases::LeaseGuard;
 #[doc(hidden)]
 pub use link::checked_page;
 pub use model::{
-    AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage, Kind,
-    LiveVolume, NotServed, Snapshot, Trust, Volume,
+    AreaChoice, AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage,
+    Kind, LiveVolume, NotServed, Snapshot, Trust, Volume,
 };
 pub use requests::{Arguments, Begun, Ticket};
 pub use validate::{checkpoint, lineage};
@@ -100,6 +104,9 @@ pub struct Manager {
     leases: Leases,
     /// Taken by attaches: two must not take one origin.
     attaching: tokio::sync::Mutex<()>,
+    /// Taken by whatever freezes and holds, and by LVM's commands: one that met a held device
+    /// would wait for it, and keep LVM's lock meanwhile.
+    calm: Arc<tokio::sync::Mutex<()>>,
     shutdown: watch::Sender<bool>,
     started_us: u64,
 }
@@ -122,6 +129,7 @@ impl Manager {
             requests: Requests::default(),
             leases: Leases::default(),
             attaching: tokio::sync::Mutex::default(),
+            calm: Arc::default(),
             shutdown: watch::Sender::new(false),
             started_us: config.clock.now_us(),
             ledger,
@@ -154,6 +162,9 @@ impl Manager {
             tracing::warn!("some volume servers do not answer yet; they are looked after");
         }
         tokio::spawn(leases::expire(Arc::clone(self)));
+        let manager = Arc::clone(self);
+        // Beside the start: LVM may be busy, and nobody waits for this.
+        tokio::spawn(async move { manager.remove_unwanted_areas().await });
         Ok(())
     }
 

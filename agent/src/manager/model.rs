@@ -129,6 +129,15 @@ pub struct LiveVolume {
     pub durability_reason: String,
 }
 
+/// Where a volume's area is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum AreaChoice {
+    /// A file or block device.
+    At(PathBuf),
+    /// A logical volume that is made in the origin's group, by this name; empty chooses one.
+    LogicalVolume(String),
+}
+
 /// What to attach.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttachArgs {
@@ -138,9 +147,9 @@ pub struct AttachArgs {
     pub origin_path: PathBuf,
     /// Unit of tracking in bytes; 0 is the default.
     pub block_bytes: u32,
-    /// The area.
-    pub area_path: PathBuf,
-    /// Size to make the area with; 0 keeps the size it has.
+    /// Where the area is.
+    pub area: AreaChoice,
+    /// Size to make the area with; 0 keeps the size it has, or takes the default.
     pub area_size_bytes: u64,
     /// What happens when the store fills.
     pub policy: FullPolicy,
@@ -148,6 +157,8 @@ pub struct AttachArgs {
     pub transport: Transport,
     /// Whether its tracking is to outlive the host.
     pub durability: Durability,
+    /// Whether its snapshots are, too.
+    pub durable_snapshots: bool,
     /// Idempotency key; empty is none.
     pub request_id: String,
 }

@@ -14,7 +14,8 @@ use super::{Error, ErrorReason};
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Places {
     pub(super) origin: Place,
-    pub(super) area: Place,
+    /// `None` for one that we make: LVM sees to it that it is another's neither.
+    pub(super) area: Option<Place>,
 }
 
 /// What tells a file from every other, whatever it is called: a block device's number, or a
@@ -51,7 +52,7 @@ impl Places {
             };
             let reason = match taken {
                 _ if taken == self.origin => ErrorReason::OriginInUse,
-                _ if taken == self.area => ErrorReason::AreaInUse,
+                _ if Some(taken) == self.area => ErrorReason::AreaInUse,
                 _ => continue,
             };
             let why = format!("{} is in use by volume \"{}\"", path.display(), other.name);

@@ -9,6 +9,7 @@ use std::{
 use tidemark_store::units::{Epoch, Id, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES};
 
 use super::{Checkpoint, Error};
+use crate::host::lvm;
 
 /// Longest name of a volume or group.
 const MAX_NAME: usize = 64;
@@ -23,7 +24,7 @@ const MAX_LEASE: Duration = Duration::from_secs(10 * 366 * 24 * 3600);
 /// Writers of a frozen file system wait for all of it.
 const MAX_FREEZE: Duration = Duration::from_secs(300);
 /// An area of 16 TiB keeps that much overwritten data; more is a mistyped size.
-const MAX_AREA_BYTES: u64 = 16 << 40;
+pub(super) const MAX_AREA_BYTES: u64 = 16 << 40;
 
 /// A name: 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit.
 pub(super) fn name(field: &str, name: &str) -> Result<(), Error> {
@@ -66,6 +67,19 @@ pub(super) fn block_bytes(bytes: u32) -> Result<u32, Error> {
             format!("{bytes} is not a power of two from {MIN_BLOCK_BYTES} to {MAX_BLOCK_BYTES}"),
         )),
     }
+}
+
+/// A logical volume that is to be made; empty lets us choose.
+pub(super) fn volume_name(name: &str) -> Result<(), Error> {
+    if name.is_empty() || lvm::Name::new("vg", name).is_some() {
+        return Ok(());
+    }
+    let why = format!(
+        "\"{}\" is no name of a logical volume: use letters, digits, '+', '_', '.' and '-', the \
+         first no '-'; its group is the origin's",
+        name.escape_debug()
+    );
+    Err(Error::invalid("store.logical_volume.name", why))
 }
 
 pub(super) fn area_size(bytes: u64) -> Result<(), Error> {

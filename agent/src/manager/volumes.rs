@@ -1,10 +1,9 @@
 //! Attaching, detaching and listing volumes.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use tidemark_proto::{
@@ -15,19 +14,19 @@ use tidemark_store::{
     catalog::{FullPolicy, VolumeRecord},
     units::{Epoch, Id},
 };
-use tokio::{sync::OwnedMutexGuard, time::sleep};
+use tokio::sync::OwnedMutexGuard;
 
 use super::{
-    Arguments, AttachArgs, Begun, Counters, Error, ErrorReason, Happening, LiveVolume, Manager,
-    Mounts, NotServed, Ticket, Volume,
+    AreaChoice, Arguments, AttachArgs, Begun, Counters, Error, ErrorReason, Happening, LiveVolume,
+    Manager, Mounts, NotServed, Ticket, Volume,
+    areas::Site,
+    detach::clean_up,
+    link::Link,
     places::{Place, Places, no_area, origin_place},
     refresh::lineage_of,
     registry::{Entry, Health},
     spawn, validate,
 };
-
-/// For how long a stopped server may take to end.
-const END_WITHIN: Duration = Duration::from_secs(60);
 
 impl Manager {
     /// Puts an interposer over an origin.
@@ -179,8 +178,11 @@ impl Manager {
         if self.registry.get(&args.name).is_ok() {
             return Err(exists(&args.name));
         }
-        let places = self.check_places(&args).await?;
-        let entry = self.adopt_or_make(&args, places).await?;
+        self.remove_unwanted_areas().await;
+        let running = self.running_server(&args.name).await?;
+        let site = self.area_site(&args, running.as_ref()).await?;
+        let places = self.check_places(&args, &site).await?;
+        let entry = self.adopt_or_make(&args, site, running.as_ref(), places)?;
         self.record_and_start(&entry, &ticket).await?;
         self.registry.insert(Arc::clone(&entry));
         self.look_after(&entry);
@@ -210,52 +212,62 @@ impl Manager {
                 .run(move |catalog| catalog.take_back_volume(&name, request_id.as_deref()))
                 .await?;
             clean_up(entry);
+            self.remove_unwanted_areas().await;
             return Err(error);
         }
         Ok(())
     }
 
-    /// An entry for a new volume. A server of this name that runs although the catalog does not
-    /// know it (the catalog was lost) is taken over when it serves the same origin and area.
-    async fn adopt_or_make(&self, args: &AttachArgs, places: Places) -> Result<Arc<Entry>, Error> {
-        let record = VolumeRecord {
+    /// What the server of a volume tells that the catalog does not know: the catalog was lost.
+    async fn running_server(&self, name: &str) -> Result<Option<Description>, Error> {
+        let paths = self.config.paths.volume(name);
+        if !spawn::is_running(&paths) {
+            return Ok(None);
+        }
+        let told = Link::new(&paths.control_socket()).describe().await;
+        told.map(Some).map_err(|error| error.on_volume(name))
+    }
+
+    /// An entry for a new volume. A server that runs already is taken over when it serves the same
+    /// origin and area.
+    fn adopt_or_make(
+        &self,
+        args: &AttachArgs,
+        site: Site,
+        running: Option<&Description>,
+        places: Places,
+    ) -> Result<Arc<Entry>, Error> {
+        let mut record = VolumeRecord {
             name: args.name.clone(),
             id: super::new_id(),
             origin_path: args.origin_path.clone(),
-            area_path: args.area_path.clone(),
-            area_size_bytes: args.area_size_bytes,
+            area_path: site.path,
+            area_size_bytes: site.size_bytes,
+            area_made: site.made,
             block_bytes: validate::block_bytes(args.block_bytes)?,
             policy: args.policy,
             transport: args.transport,
             durability: args.durability,
+            durable_snapshots: args.durable_snapshots,
             distrust: None,
+            origin_identity: None,
             attached_us: self.config.clock.now_us(),
         };
-        let paths = self.config.paths.volume(&record.name);
-        if !spawn::is_running(&paths) {
-            return Ok(Arc::new(Entry::new(record, paths)));
+        if let Some(told) = running {
+            let same = Place::of(Path::new(&told.origin_path)).ok() == Some(places.origin)
+                && (record.area_made || Place::of(Path::new(&told.area_path)).ok() == places.area)
+                && told.block_bytes == record.block_bytes;
+            let id = Id::from_slice(&told.volume_id).filter(|_| same);
+            record.id = id.ok_or_else(|| runs_already(&args.name, told))?;
         }
-        let found = Entry::new(record, paths);
-        let told = self.describe(&found).await?;
-        let same = Place::of(Path::new(&told.origin_path)).ok() == Some(places.origin)
-            && Place::of(Path::new(&told.area_path)).ok() == Some(places.area)
-            && told.block_bytes == found.record.block_bytes;
-        let id = Id::from_slice(&told.volume_id).filter(|_| same);
-        let Some(id) = id else {
-            let why = format!(
-                "a volume server named \"{}\" runs already (process {}, origin {}); stop it, or \
-                 attach with its own settings to take it over",
-                args.name, told.pid, told.origin_path
-            );
-            return Err(Error::new(ErrorReason::VolumeBusy, why).on_volume(&args.name));
-        };
-        let record = VolumeRecord { id, ..found.record };
-        Ok(Arc::new(Entry::new(record, found.paths)))
+        let paths = self.config.paths.volume(&record.name);
+        Ok(Arc::new(Entry::new(record, paths)))
     }
 
     /// No volume's origin or area may be another's.
-    async fn check_places(&self, args: &AttachArgs) -> Result<Places, Error> {
-        let (origin, area) = (args.origin_path.clone(), args.area_path.clone());
+    async fn check_places(&self, args: &AttachArgs, site: &Site) -> Result<Places, Error> {
+        let origin = args.origin_path.clone();
+        let area = (!site.made).then(|| site.path.clone());
         let others: Vec<VolumeRecord> = self
             .registry
             .all()
@@ -264,11 +276,13 @@ impl Manager {
             .collect();
         // Off the runtime: a path may lie on a file system that does not answer.
         tokio::task::spawn_blocking(move || {
+            let area_place =
+                |path: PathBuf| Place::of(&path).map_err(|error| no_area(&path, &error));
             let places = Places {
                 origin: origin_place(&origin)?,
-                area: Place::of(&area).map_err(|error| no_area(&area, &error))?,
+                area: area.map(area_place).transpose()?,
             };
-            if places.origin == places.area {
+            if Some(places.origin) == places.area {
                 let why = format!("{} cannot be the area of itself", origin.display());
                 return Err(Error::new(ErrorReason::AreaOnVolume, why));
             }
@@ -279,126 +293,6 @@ impl Manager {
         })
         .await
         .map_err(super::ended)?
-    }
-
-    async fn detach_now(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Error> {
-        let (entry, _work) = self.claim(name).await?;
-        self.check_detachable(&entry, force).await?;
-        entry.dismiss_keeper().await;
-        if let Err(error) = stop(&entry, force).await {
-            self.look_after(&entry);
-            return Err(error);
-        }
-        let volume = name.to_owned();
-        let gone = self
-            .ledger
-            .run(move |catalog| catalog.remove_volume(&volume, "detached"))
-            .await?;
-        self.registry.remove(name);
-        self.leases.wake();
-        clean_up(&entry);
-        for id in gone {
-            let message = format!("snapshot {id} was released: volume \"{name}\" was detached");
-            let happening = Happening::new(EventKind::SnapshotReleased, Severity::Info, message);
-            let happening = happening.on_volume(name).on_snapshot(id);
-            self.events.record(happening).await;
-        }
-        let message = format!("volume \"{name}\" was detached; its tracking ended");
-        let happening = Happening::new(EventKind::VolumeDetached, Severity::Info, message);
-        self.events.record(happening.on_volume(name)).await;
-        Ok(())
-    }
-
-    async fn check_detachable(&self, entry: &Entry, force: bool) -> Result<(), Error> {
-        let name = entry.name();
-        let described = match self.refresh(entry).await {
-            // What waits in a dead server's device would wait for ever: it is taken up first.
-            Err(_) if entry.paths.has_links() => {
-                self.bring_up(entry, true).await?;
-                self.refresh(entry).await
-            }
-            described => described,
-        };
-        let (device, live) = match described {
-            // Its table is swapped back under whoever has it mounted.
-            Ok(told) if told.inserted_live => (PathBuf::new(), live_snapshots(&told)),
-            Ok(told) => (PathBuf::from(&told.device_path), live_snapshots(&told)),
-            // A dead server holds nothing, but its device may still be mounted.
-            Err(_) => (entry.paths.device_link(), 0),
-        };
-        if let Some(mount) = self.mounts(&device)?.points.first() {
-            let mount = mount.display();
-            let why = format!("volume \"{name}\" is mounted at {mount}: unmount it first");
-            let error = Error::new(ErrorReason::VolumeBusy, why).on_volume(name);
-            return Err(error.with("mount_point", mount));
-        }
-        if live > 0 && !force {
-            let why = format!(
-                "volume \"{name}\" has {live} live snapshots: release them, or force the detach"
-            );
-            let error = Error::new(ErrorReason::VolumeBusy, why).on_volume(name);
-            return Err(error.with("live_snapshots", live));
-        }
-        Ok(())
-    }
-}
-
-/// Ends a volume's server. When it cannot be asked because it is dead, it has ended.
-async fn stop(entry: &Entry, force: bool) -> Result<(), Error> {
-    if let Err(error) = entry.link.stop(force).await {
-        if error.refusal().is_some() {
-            return Err(error.on_volume(entry.name()));
-        }
-        // It may have ended before its answer arrived.
-        let gone = error.nobody_there() && !spawn::is_running(&entry.paths);
-        if !gone && !ends_within(entry, Duration::from_secs(2)).await {
-            return Err(error.on_volume(entry.name()));
-        }
-    }
-    if ends_within(entry, END_WITHIN).await {
-        return Ok(());
-    }
-    let why = format!("it was stopped, but has not ended within {END_WITHIN:?}");
-    Err(Error::unavailable(entry.name(), why))
-}
-
-pub(super) async fn ends_within(entry: &Entry, within: Duration) -> bool {
-    const STEP: Duration = Duration::from_millis(20);
-    let waited = tokio::time::timeout(within, async {
-        while spawn::is_running(&entry.paths) {
-            sleep(STEP).await;
-        }
-    });
-    waited.await.is_ok()
-}
-
-/// Removes what a dead server left in the runtime directory. Only known names, and directories
-/// only when empty: a mount may still be there.
-fn clean_up(entry: &Entry) {
-    let paths = &entry.paths;
-    if spawn::is_running(paths) {
-        return;
-    }
-    for file in [
-        paths.control_socket(),
-        paths.device_link(),
-        paths.log(),
-        paths.lock(),
-        paths.fallen_back(),
-    ] {
-        tell_failure(&file, fs::remove_file(&file));
-    }
-    for dir in [paths.views(), paths.mount_point(), paths.dir().to_owned()] {
-        tell_failure(&dir, fs::remove_dir(&dir));
-    }
-}
-
-fn tell_failure(path: &Path, removed: io::Result<()>) {
-    match removed {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(path = %path.display(), %error, "a leftover was not removed");
-        }
-        _ => {}
     }
 }
 
@@ -416,7 +310,10 @@ fn validate_attach(args: &AttachArgs) -> Result<(), Error> {
     const MAX_DELAY_MS: u64 = 60_000;
     validate::name("name", &args.name)?;
     validate::path("origin_path", &args.origin_path)?;
-    validate::path("store.area_path", &args.area_path)?;
+    match &args.area {
+        AreaChoice::At(path) => validate::path("store.area_path", path)?,
+        AreaChoice::LogicalVolume(name) => validate::volume_name(name)?,
+    }
     validate::block_bytes(args.block_bytes)?;
     validate::area_size(args.area_size_bytes)?;
     match args.policy {
@@ -438,15 +335,30 @@ fn attach_arguments(args: &AttachArgs) -> Arguments {
         FullPolicy::Drop => None,
         FullPolicy::Slow { max_write_delay_ms } => Some(max_write_delay_ms),
     };
+    let area = match &args.area {
+        AreaChoice::At(path) => path.as_os_str().as_encoded_bytes().to_vec(),
+        // No path begins so: they are absolute.
+        AreaChoice::LogicalVolume(name) => format!("logical volume {name}").into_bytes(),
+    };
     Arguments::of("AttachVolume")
         .and(&args.name)
         .and(args.origin_path.as_os_str().as_encoded_bytes())
-        .and(args.area_path.as_os_str().as_encoded_bytes())
+        .and(area)
         .and(args.area_size_bytes.to_le_bytes())
         .and(args.block_bytes.to_le_bytes())
         .and(format!("{policy:?}"))
         .and(args.transport.name())
         .and(args.durability.name())
+        .and([u8::from(args.durable_snapshots)])
+}
+
+pub(super) fn runs_already(name: &str, told: &Description) -> Error {
+    let why = format!(
+        "a volume server named \"{name}\" runs already (process {}, origin {}); stop it, or attach \
+         with its own settings to take it over",
+        told.pid, told.origin_path
+    );
+    Error::new(ErrorReason::VolumeBusy, why).on_volume(name)
 }
 
 fn exists(name: &str) -> Error {
@@ -454,7 +366,7 @@ fn exists(name: &str) -> Error {
     Error::new(ErrorReason::VolumeExists, why).on_volume(name)
 }
 
-fn live_snapshots(told: &Description) -> usize {
+pub(super) fn live_snapshots(told: &Description) -> usize {
     let live = told
         .snapshots
         .iter()

@@ -199,7 +199,14 @@ fn store(record: &VolumeRecord) -> v1::StoreConfig {
             Some(duration(max_write_delay_ms.saturating_mul(1000))),
         ),
     };
+    let made = || {
+        let name = record.area_path.file_name().unwrap_or_default();
+        v1::AreaLogicalVolume {
+            name: name.display().to_string(),
+        }
+    };
     v1::StoreConfig {
+        logical_volume: record.area_made.then(made),
         area_path: record.area_path.display().to_string(),
         area_size_bytes: record.area_size_bytes,
         full_policy: full_policy.into(),
@@ -209,5 +216,6 @@ fn store(record: &VolumeRecord) -> v1::StoreConfig {
             Durability::Volatile => v1::TrackingDurability::Volatile.into(),
             Durability::Durable => v1::TrackingDurability::Durable.into(),
         },
+        durable_snapshots: record.durable_snapshots,
     }
 }

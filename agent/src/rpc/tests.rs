@@ -68,7 +68,7 @@ impl Api {
             name: name.to_owned(),
             origin_path: args.origin_path.display().to_string(),
             store: Some(v1::StoreConfig {
-                area_path: args.area_path.display().to_string(),
+                area_path: self.bench.area_path(name).display().to_string(),
                 area_size_bytes: 1 << 20,
                 ..v1::StoreConfig::default()
             }),
@@ -203,6 +203,13 @@ async fn every_bad_attach_names_its_reason() {
         (
             with_store(v1::StoreConfig {
                 area_path: String::new(),
+                ..store.clone()
+            }),
+            "store.area_path",
+        ),
+        (
+            with_store(v1::StoreConfig {
+                logical_volume: Some(v1::AreaLogicalVolume::default()),
                 ..store.clone()
             }),
             "store.area_path",

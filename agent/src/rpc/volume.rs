@@ -10,7 +10,7 @@ use super::{
     auth::{Role, require},
     convert,
 };
-use crate::manager::{AttachArgs, Error, Manager};
+use crate::manager::{AreaChoice, AttachArgs, Error, Manager};
 
 pub(super) struct Volumes(pub(super) Arc<Manager>);
 
@@ -104,9 +104,12 @@ impl VolumeService for Volumes {
 }
 
 fn attach_args(asked: v1::AttachVolumeRequest) -> Result<AttachArgs, Error> {
-    let store = asked
-        .store
-        .ok_or_else(|| Error::invalid("store", "name the area file, on another file system"))?;
+    let store = asked.store.ok_or_else(|| {
+        Error::invalid(
+            "store",
+            "name the area: a file on another file system, or a device",
+        )
+    })?;
     let policy = match convert::known("store.full_policy", store.full_policy)? {
         v1::FullPolicy::Unspecified | v1::FullPolicy::Drop => FullPolicy::Drop,
         v1::FullPolicy::Slow => {
@@ -131,13 +134,27 @@ fn attach_args(asked: v1::AttachVolumeRequest) -> Result<AttachArgs, Error> {
             return Err(Error::invalid("store.durability", why));
         }
     };
+    if store.durable_snapshots && durability == Durability::Volatile {
+        let why = "snapshots outlive the host only where tracking does: ask for DURABLE too";
+        return Err(Error::invalid("store.durable_snapshots", why));
+    }
+    let area = match store.logical_volume {
+        None => AreaChoice::At(store.area_path.into()),
+        Some(wanted) if store.area_path.is_empty() => AreaChoice::LogicalVolume(wanted.name),
+        Some(_) => {
+            let why = "a logical volume is to be made for the area, so it has no path yet: name \
+                       the one or the other";
+            return Err(Error::invalid("store.area_path", why));
+        }
+    };
     Ok(AttachArgs {
         transport,
         durability,
+        durable_snapshots: store.durable_snapshots,
         name: asked.name,
         origin_path: asked.origin_path.into(),
         block_bytes: asked.block_bytes,
-        area_path: store.area_path.into(),
+        area,
         area_size_bytes: store.area_size_bytes,
         policy,
         request_id: asked.request_id,

@@ -1,5 +1,7 @@
 //! `tidemark volume`: what is protected.
 
+mod area;
+
 use std::{
     path::{Component, Path, PathBuf},
     time::Duration,
@@ -9,9 +11,9 @@ use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
 use serde_json::{Value, json};
 use tidemark_proto::v1::{
-    AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy, GetVolumeRequest,
-    HandOverVolumeRequest, ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest,
-    StoreConfig, TrackingDurability, TransportKind, Volume,
+    AreaLogicalVolume, AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy,
+    GetVolumeRequest, HandOverVolumeRequest, ListCandidatesRequest, ListVolumesRequest,
+    ResetTrackingRequest, StoreConfig, TrackingDurability, TransportKind, Volume,
 };
 use uuid::Uuid;
 
@@ -24,6 +26,8 @@ use crate::{
     select::malformed,
     units,
 };
+
+use area::Area;
 
 /// The longest that a writer is delayed by `--policy slow` when nothing else is said.
 const DEFAULT_WRITE_DELAY: &str = "50ms";
@@ -71,10 +75,13 @@ pub(crate) struct AttachArgs {
     /// The image file or block device to interpose on; logical volumes and other
     /// device-mapper devices may be mounted, where the host has ublk
     origin: PathBuf,
-    /// File that holds the snapshot store; on another file system than the volume
-    #[arg(long, value_name = "FILE")]
-    area: PathBuf,
-    /// Size to create the area with, for example 10G; an existing area keeps its own
+    /// What holds the snapshot store and the tracking: a file on another file system than the
+    /// volume, a device, or `lv` for a logical volume that is made in the origin's volume group,
+    /// and removed by detach; `lv:NAME` names it. A file of that name is ./lv
+    #[arg(long, value_name = "FILE|DEVICE|lv[:NAME]", value_parser = area::parse)]
+    area: Area,
+    /// Size to create the area with, for example 10G; an existing area keeps its own, and a
+    /// logical volume has a tenth of the volume's size, at least 256M, when nothing is said
     #[arg(long, value_name = "SIZE", value_parser = units::parse_size, default_value = "0")]
     area_size: u64,
     /// Unit of tracking, a power of two from 4K to 64K
@@ -92,6 +99,9 @@ pub(crate) struct AttachArgs {
     /// Whether tracking survives a restart or a power cut of the host
     #[arg(long, value_enum, default_value = "auto")]
     durability: Durability,
+    /// Snapshots survive it too; the first write to a block under one then waits for the area's disk
+    #[arg(long)]
+    durable_snapshots: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
@@ -215,12 +225,21 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
     } else {
         FullPolicy::Drop
     };
+    let (area_path, logical_volume) = match &args.area {
+        Area::At(path) => (absolute(path)?, None),
+        Area::LogicalVolume(name) => {
+            let wanted = AreaLogicalVolume { name: name.clone() };
+            (String::new(), Some(wanted))
+        }
+    };
     let store = StoreConfig {
-        area_path: absolute(&args.area)?,
+        area_path,
+        logical_volume,
         area_size_bytes: args.area_size,
         full_policy: full_policy.into(),
         max_write_delay: slow.then(|| units::to_proto(args.max_write_delay)),
         durability: TrackingDurability::from(args.durability).into(),
+        durable_snapshots: args.durable_snapshots,
     };
     let request = AttachVolumeRequest {
         name: args.name,
@@ -245,6 +264,14 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
         units::bytes(volume.capacity_bytes),
         units::bytes(volume.block_bytes.into())
     ));
+    if let Some(config) = volume
+        .store
+        .as_ref()
+        .filter(|one| one.logical_volume.is_some())
+    {
+        let size = units::bytes(config.area_size_bytes);
+        out.say(format!("area {} of {size} made", config.area_path));
+    }
     match volume.device_path.as_str() {
         "" => out.say(format!(
             "no device could be made; the live volume is the file {}",
@@ -383,7 +410,10 @@ pub(crate) fn describe(volume: &Volume) -> Vec<String> {
     ];
     if let Some(config) = &volume.store {
         let policy = as_json::full_policy(config.full_policy).to_ascii_lowercase();
-        facts.push(("area", format!("{}; when full: {policy}", config.area_path)));
+        facts.push((
+            "area",
+            format!("{}; when full: {policy}", area::line(config)),
+        ));
     }
     facts.push((
         "snapshots",
@@ -432,7 +462,12 @@ fn tracking_line(volume: &Volume) -> String {
         line.push_str(&format!(", tracked since {since}"));
     }
     match TrackingDurability::try_from(volume.durability) {
-        Ok(TrackingDurability::Durable) => line.push_str(", survives a restart of the host"),
+        Ok(TrackingDurability::Durable) => line.push_str(match &volume.store {
+            Some(store) if store.durable_snapshots => {
+                ", survives a restart of the host as snapshots do"
+            }
+            _ => ", survives a restart of the host",
+        }),
         Ok(TrackingDurability::Volatile) => line.push_str(", ends with the host"),
         Ok(TrackingDurability::Suspended) => line.push_str(&format!(
             ", WOULD NOT SURVIVE a restart of the host now: {}",

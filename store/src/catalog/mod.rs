@@ -7,6 +7,7 @@
 //! an answered call must survive a power cut (a lease or a request id forgotten is a snapshot
 //! leaked or cut twice), and there are only a few commits a snapshot.
 
+mod areas;
 mod error;
 mod events;
 mod groups;
@@ -28,7 +29,7 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 pub use error::CatalogError;
 pub use record::{
     Consistency, Durability, EventRecord, FullPolicy, LineageRecord, NewEvent, RequestRecord,
-    SnapshotRecord, SnapshotState, Transport, VolumeRecord,
+    SnapshotRecord, SnapshotState, Transport, UnwantedArea, VolumeRecord,
 };
 
 /// Events that are kept; older ones make room. At some 200 bytes each, about 2 MB.

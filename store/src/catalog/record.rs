@@ -29,6 +29,8 @@ pub struct VolumeRecord {
     pub area_path: PathBuf,
     /// Size to make the area with; 0 keeps the size it has.
     pub area_size_bytes: u64,
+    /// The area is a logical volume that attach made, and detach removes.
+    pub area_made: bool,
     /// Unit of tracking, in bytes.
     pub block_bytes: u32,
     /// What happens when the store fills.
@@ -37,10 +39,23 @@ pub struct VolumeRecord {
     pub transport: Transport,
     /// Whether its tracking is to outlive the host.
     pub durability: Durability,
+    /// Whether its snapshots are, too.
+    pub durable_snapshots: bool,
     /// Why what the area tells of earlier tracking must not be believed.
     pub distrust: Option<String>,
+    /// Which device or file the origin was when it was served last, where that can be told.
+    pub origin_identity: Option<String>,
     /// When it was attached.
     pub attached_us: u64,
+}
+
+/// An area that attach made for a volume that is no more: it is to be removed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct UnwantedArea {
+    /// The volume's identity, which tells its area from any other.
+    pub volume: Id,
+    /// Where the area was.
+    pub path: PathBuf,
 }
 
 /// How a volume is presented to the host.

@@ -116,6 +116,24 @@ ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
 -- Why what the area tells of earlier tracking must not be believed; NULL when it may.
 ALTER TABLE volumes ADD COLUMN distrust TEXT;
 ",
+    "
+ALTER TABLE volumes ADD COLUMN durable_snapshots INTEGER NOT NULL DEFAULT 0
+    CHECK (durable_snapshots IN (0, 1));
+",
+    "
+-- Which device or file the origin was when it was served last; NULL where that cannot be told.
+ALTER TABLE volumes ADD COLUMN origin_identity TEXT;
+",
+    "
+-- Attach made the area, so detach removes it.
+ALTER TABLE volumes ADD COLUMN area_made INTEGER NOT NULL DEFAULT 0 CHECK (area_made IN (0, 1));
+
+-- Such areas of volumes that are no more, until they are removed.
+CREATE TABLE unwanted_areas (
+    volume_id BLOB PRIMARY KEY CHECK (length(volume_id) = 16),
+    path      BLOB NOT NULL
+) STRICT;
+",
 ];
 
 /// Sets the connection up, checks the file and migrates it.

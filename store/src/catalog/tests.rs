@@ -28,13 +28,16 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
         origin_path: format!("/images/{name}").into(),
         area_path: format!("/areas/{name}").into(),
         area_size_bytes: 1 << 30,
+        area_made: false,
         block_bytes: 4096,
         policy: FullPolicy::Slow {
             max_write_delay_ms: 250,
         },
         transport: super::Transport::Ublk,
         durability: super::Durability::Volatile,
+        durable_snapshots: true,
         distrust: None,
+        origin_identity: None,
         attached_us: 1,
     }
 }
@@ -120,6 +123,36 @@ fn names_origins_and_areas_are_unique() {
     other.area_path = "/areas/data".into();
     assert!(catalog.insert_volume(&other, None).is_err());
     assert_eq!(catalog.volumes().unwrap().len(), 1);
+}
+
+#[test]
+fn an_area_that_was_made_is_unwanted_until_it_is_removed() {
+    let place = place();
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    let made = |name, byte| VolumeRecord {
+        area_made: true,
+        ..volume(name, byte)
+    };
+    catalog.insert_volume(&made("detached", 1), None).unwrap();
+    catalog.insert_volume(&made("failed", 2), None).unwrap();
+    catalog.insert_volume(&volume("given", 3), None).unwrap();
+    assert!(catalog.volume("detached").unwrap().unwrap().area_made);
+    assert!(!catalog.volume("given").unwrap().unwrap().area_made);
+    assert_eq!(catalog.unwanted_areas().unwrap(), []);
+    catalog.remove_volume("detached", "detached").unwrap();
+    catalog.remove_volume("given", "detached").unwrap();
+    catalog.take_back_volume("failed", None).unwrap();
+    drop(catalog);
+
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    let unwanted = catalog.unwanted_areas().unwrap();
+    let paths: Vec<_> = unwanted.iter().map(|one| one.path.clone()).collect();
+    assert_eq!(
+        paths,
+        [PathBuf::from("/areas/detached"), "/areas/failed".into()]
+    );
+    catalog.forget_unwanted_area(unwanted[0].volume).unwrap();
+    assert_eq!(catalog.unwanted_areas().unwrap(), unwanted[1..]);
 }
 
 #[test]
@@ -359,5 +392,8 @@ fn distrust_in_an_area_is_kept_until_it_is_taken_back() {
     let distrust = |catalog: &Catalog| catalog.volume("a").unwrap().unwrap().distrust;
     assert_eq!(distrust(&catalog).as_deref(), Some("it failed"));
     catalog.set_distrust("a", None).unwrap();
+    catalog.set_origin_identity("a", Some("wwid 1")).unwrap();
+    let known = catalog.volume("a").unwrap().unwrap().origin_identity;
+    assert_eq!(known.as_deref(), Some("wwid 1"));
     assert_eq!(distrust(&catalog), None);
 }

@@ -21,9 +21,9 @@ impl Catalog {
             transaction.execute(
                 "INSERT INTO volumes (name, id, origin_path, area_path, area_size_bytes,
                     block_bytes, max_write_delay_ms, attached_us, transport,
-                    durability)
+                    durability, durable_snapshots, area_made)
                  VALUES (:name, :id, :origin, :area, :size, :block, :delay, :attached, :transport,
-                    :durability)",
+                    :durability, :snapshots, :made)",
                 named_params! {
                     ":name": volume.name,
                     ":id": volume.id,
@@ -35,6 +35,8 @@ impl Catalog {
                     ":attached": volume.attached_us,
                     ":transport": volume.transport.name(),
                     ":durability": volume.durability.name(),
+                    ":snapshots": volume.durable_snapshots,
+                    ":made": volume.area_made,
                 },
             )?;
             if let Some((request_id, record)) = request {
@@ -44,13 +46,15 @@ impl Catalog {
         })
     }
 
-    /// Takes back a volume that could not be attached, and the request id of that call.
+    /// Takes back a volume that could not be attached, and the request id of that call. An area
+    /// that was made for it is unwanted from then on.
     pub fn take_back_volume(
         &mut self,
         name: &str,
         request_id: Option<&str>,
     ) -> Result<(), CatalogError> {
         self.change("taking a volume back", |transaction| {
+            super::areas::unwant(transaction, name)?;
             transaction.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
             transaction.execute("DELETE FROM requests WHERE request_id = ?1", [request_id])?;
             Ok(())
@@ -63,6 +67,18 @@ impl Catalog {
         self.change("noting what a volume's area is worth", |transaction| {
             let update = "UPDATE volumes SET distrust = ?2 WHERE name = ?1";
             transaction.execute(update, (name, why)).map(drop)
+        })
+    }
+
+    /// Notes which device or file a volume's origin is.
+    pub fn set_origin_identity(
+        &mut self,
+        name: &str,
+        identity: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.change("noting which device an origin is", |transaction| {
+            let update = "UPDATE volumes SET origin_identity = ?2 WHERE name = ?1";
+            transaction.execute(update, (name, identity)).map(drop)
         })
     }
 
@@ -87,7 +103,8 @@ impl Catalog {
     }
 
     /// Forgets a volume; its current lineage ends and live snapshots become released, both with
-    /// the cause. Gives the identities of these snapshots.
+    /// the cause. An area that was made for it is unwanted from then on. Gives the identities of
+    /// these snapshots.
     pub fn remove_volume(&mut self, name: &str, cause: &str) -> Result<Vec<Id>, CatalogError> {
         self.change("forgetting a volume", |transaction| {
             let gone = transaction
@@ -102,6 +119,7 @@ impl Catalog {
                 [name, cause],
             )?;
             transaction.execute("DELETE FROM event_cursors WHERE volume = ?1", [name])?;
+            super::areas::unwant(transaction, name)?;
             transaction.execute("DELETE FROM volumes WHERE name = ?1", [name])?;
             Ok(gone)
         })
@@ -116,6 +134,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         origin_path: row::path(row, "origin_path")?,
         area_path: row::path(row, "area_path")?,
         area_size_bytes: row.get("area_size_bytes")?,
+        area_made: row.get("area_made")?,
         block_bytes: row.get("block_bytes")?,
         policy: match delay {
             None => FullPolicy::Drop,
@@ -123,7 +142,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         },
         transport: Transport::parse(&row.get::<_, String>("transport")?).unwrap_or_default(),
         durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
+        durable_snapshots: row.get("durable_snapshots")?,
         distrust: row.get("distrust")?,
+        origin_identity: row.get("origin_identity")?,
         attached_us: row.get("attached_us")?,
     })
 }

@@ -42,13 +42,16 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
         origin_path: "/images/data".into(),
         area_path: "/areas/data".into(),
         area_size_bytes: 1 << 30,
+        area_made: true,
         block_bytes: 4096,
         policy: FullPolicy::Slow {
             max_write_delay_ms: 250,
         },
         transport: Transport::Ublk,
         durability: Durability::Durable,
+        durable_snapshots: true,
         distrust: Some("the area failed".into()),
+        origin_identity: Some("wwid 1".into()),
         attached_us: 1,
     };
     let request = RequestRecord {

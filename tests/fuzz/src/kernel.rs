@@ -1,8 +1,9 @@
-//! What the kernel tells, and the insertion's journal beside it.
+//! What the kernel and LVM tell, and the insertion's journal beside it.
 
 use tidemark_agent::{
     host::{
         dm::{self, Line, Sectors, Table},
+        lvm::{self, Name},
         mounts::MountTable,
     },
     insertion::reread_journal,
@@ -147,4 +148,22 @@ pub(crate) fn some_mounts() -> Vec<Vec<u8>> {
     ]
     .map(|lines| lines.as_bytes().to_vec())
     .to_vec()
+}
+
+/// Names from a report become words of commands and paths below /dev.
+pub(crate) fn volumes(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
+    for name in lvm::names_in(text).into_iter().flatten() {
+        assert_eq!(Name::of_path(&name.path()), Some(name));
+    }
+}
+
+pub(crate) fn some_volumes() -> Vec<Vec<u8>> {
+    let head = r#"{"report":[{"lv":[{"vg_name":"vg","vg_uuid":"A-b","vg_extent_size":"4194304","#;
+    let tail = r#""vg_free_count":"9","lv_uuid":"c","lv_size":"8388608","lv_tags":"a,b"}]}]}"#;
+    ["home", "[lvol0_pmspare]"]
+        .map(|name| format!("{head}\"lv_name\":\"{name}\",{tail}").into_bytes())
+        .to_vec()
 }

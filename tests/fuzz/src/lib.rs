@@ -88,6 +88,13 @@ pub const TARGETS: &[Target] = &[
         stored::superblock,
         stored::superblocks,
     ),
+    Target::new("slot-page", 64 * KIB, stored::slot_page, stored::slot_pages),
+    Target::new(
+        "slot-shadow",
+        MIB,
+        stored::slot_shadow,
+        stored::slot_shadows,
+    ),
     Target::new(
         "journal-header",
         64 * KIB,
@@ -102,6 +109,12 @@ pub const TARGETS: &[Target] = &[
         journal::record_seeds,
     ),
     Target::new("journal-log", MIB, journal::log, journal::logs),
+    Target::new(
+        "origin-facts",
+        64 * KIB,
+        journal::facts,
+        journal::some_facts,
+    ),
     Target::new("change-set", MIB, stored::change_set, stored::change_sets),
     Target::new("change-map", MIB, words::change_map, words::change_maps),
     Target::new("change-history", MIB, history::names, history::some_names),
@@ -122,6 +135,7 @@ pub const TARGETS: &[Target] = &[
         kernel::sectors,
         kernel::some_sectors,
     ),
+    Target::new("volume-list", MIB, kernel::volumes, kernel::some_volumes),
     Target::new("mountinfo", MIB, kernel::mounts, kernel::some_mounts),
     Target::new(
         "wire-request",

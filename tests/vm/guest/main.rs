@@ -2,6 +2,7 @@
 //!
 //! `target/debug/vm --kernel 6.12 -- vm_guest --ignored --nocapture --exact NAME` runs one.
 
+mod area;
 mod assembled;
 mod bench;
 mod cycles;
@@ -15,3 +16,4 @@ mod live;
 mod portable;
 mod power;
 mod rooted;
+mod write_log;

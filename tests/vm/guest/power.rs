@@ -2,8 +2,9 @@
 //! but the last of which are cut in the middle of writes.
 //!
 //! The volume is a logical volume on the first disk; catalog, area, the image of the last backup and
-//! a memo for the next boot lie in a file system on the second. The area's journal survives the cut:
-//! where nobody wrote to the volume meanwhile, the next backup is an incremental one.
+//! a memo for the next boot lie in a file system on the second, or the area is a logical volume that
+//! attach made beside the volume. The area's journal survives the cut: where nobody wrote to the
+//! volume meanwhile, the next backup is an incremental one.
 
 use std::{
     fs::{self, File},
@@ -18,8 +19,11 @@ use tidemark_proto::v1::{
     Checkpoint, EventKind, Snapshot, SnapshotState, TrackingDurability, Trust, VolumeState,
 };
 use tidemark_tests::{
-    Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree, host, image,
+    Api, Daemon, DoubleEntry, Frozen, FsKind, Load, MIB, Mounted, Tree,
+    api::{attach_request, attach_with_volume},
+    host, image,
     lvm::{Group, guest_disk, lvm},
+    programs::succeed,
     pull,
 };
 
@@ -107,6 +111,12 @@ fn write_until_cut(api: &Api, backup: &Snapshot) -> ! {
     unreachable!("there are more numbers than time")
 }
 
+/// Whether the area is a logical volume beside the volume, or a file in the file system that is
+/// kept.
+fn is_area_made() -> bool {
+    std::env::var("POWER_AREA").is_ok_and(|area| area == "lv")
+}
+
 fn durability(api: &Api) -> TrackingDurability {
     api.volume("vol").expect("a status").durability()
 }
@@ -161,8 +171,15 @@ fn the_first_boot() {
     let mounted = Mounted::fresh(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
     Tree::copy(SOURCE.as_ref(), &mounted.point().join("tree"), TREE_MIB);
     nix::unistd::sync();
-    let area = keep.point().join("area");
-    let asked = tidemark_tests::api::attach_request("vol", ORIGIN.as_ref(), &area, AREA_BYTES);
+    let mut asked = match is_area_made() {
+        true => attach_with_volume("vol", ORIGIN.as_ref(), "", AREA_BYTES),
+        false => {
+            let area = keep.point().join("area");
+            attach_request("vol", ORIGIN.as_ref(), &area, AREA_BYTES)
+        }
+    };
+    let store = asked.store.as_mut().expect("a store is asked for");
+    store.durable_snapshots = true;
     let api = daemon.api();
     api.attach(asked).expect("an attach while mounted");
     let first = api.snapshot("vol");
@@ -180,11 +197,57 @@ fn a_boot_with_the_agent_first() {
     let api = daemon.api();
     let early = api.volume("vol").expect("the catalog knows it");
     assert_eq!(early.state(), VolumeState::Unavailable, "{early:?}");
-    lvm(&["vgchange", "-ay", "vg"]);
+    // An area of ours in the group is for the agent to activate.
+    lvm(&["lvchange", "-ay", "vg/lv"]);
     await_attached(&api);
     let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
     let backup = assert_tracked_on(&daemon, &Memo::read());
     write_until_cut(&api, &backup);
+}
+
+/// A copy of the volume is in its place, to the last byte: only the device itself is another one.
+#[test]
+#[ignore = "runs in a guest"]
+fn a_boot_with_a_clone() {
+    let _keep = Mounted::new(FsKind::Ext4, KEEP_DISK.as_ref(), KEEP.as_ref());
+    lvm(&["vgchange", "-ay", "vg"]);
+    lvm(&["lvcreate", "-y", "-Wn", "-n", "clone", "-L", "96m", "vg"]);
+    let words = ["if=/dev/vg/lv", "of=/dev/vg/clone", "bs=1M", "conv=fsync"];
+    succeed(Command::new("dd").args(words));
+    lvm(&["lvrename", "vg", "lv", "original"]);
+    lvm(&["lvrename", "vg", "clone", "lv"]);
+    // What was written to a device is counted as long as it is there.
+    lvm(&["vgchange", "-an", "vg"]);
+    let daemon = daemon();
+    let api = daemon.api();
+    lvm(&["vgchange", "-ay", "vg"]);
+    await_attached(&api);
+    let memo = Memo::read();
+    let found = api.volume("vol").expect("a status");
+    assert_ne!(found.lineage, memo.checkpoint.lineage);
+    let told = api.events();
+    let reset = told
+        .iter()
+        .rfind(|event| event.kind() == EventKind::TrackingReset);
+    let reset = reset.unwrap_or_else(|| panic!("no reset: {told:#?}"));
+    assert!(
+        reset.message.contains("another one than before"),
+        "{reset:?}"
+    );
+    assert_eq!(
+        reset.message.matches("dm-uuid LVM-").count(),
+        2,
+        "{reset:?}"
+    );
+    let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
+    assert_what_is_there();
+    let next = api.snapshot("vol");
+    let refused = pull::pull(&api, &next, Some(memo.checkpoint), IMAGE.as_ref());
+    let refused = refused.expect_err("a diff between two devices");
+    assert_eq!(refused.reason, "TRACKING_RESET", "{refused:?}");
+    pull::pull(&api, &next, None, IMAGE.as_ref()).expect("a full pull");
+    Memo::of(&next).write();
+    nix::unistd::sync();
 }
 
 /// The file system was mounted, and written to, before the agent was there.
@@ -202,6 +265,8 @@ fn a_boot_with_the_volume_first() {
     assert_what_is_there();
     assert_nothing_silently_wrong(&daemon, &Memo::read());
     api.detach("vol", false).expect("a detach while mounted");
+    let left = lvm(&["lvs", "--noheadings", "-o", "lv_name", "vg"]);
+    assert_eq!(left.trim(), "lv");
     drop(mounted);
     FsKind::Ext4.assert_device_sound(ORIGIN.as_ref());
     drop((daemon, keep));
@@ -249,7 +314,11 @@ fn assert_tracked_on(daemon: &Daemon, memo: &Memo) -> Snapshot {
             .any(|kind| kind == EventKind::TrackingReset)
     );
     let old = api.get_snapshot(&memo.snapshot).expect("its record stays");
-    assert_eq!(old.state(), SnapshotState::Lost, "{old:?}");
+    // It was written to since, and shows what the last backup is of.
+    assert_eq!(old.state(), SnapshotState::Ready, "{old:?}");
+    let view = image::digest(old.view_path.as_ref());
+    assert_eq!(view, image::digest(IMAGE.as_ref()));
+    api.release(&old.id).expect("a release");
 
     let next = api.snapshot("vol");
     let mut pull = pull::Pull::new(&next, Some(memo.checkpoint.clone()), IMAGE.as_ref());

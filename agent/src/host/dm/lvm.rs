@@ -55,7 +55,7 @@ impl GroupLock {
     /// of LVM's, or LVM keeps no locks at its usual place.
     pub fn of_device(name: &str, uuid: &str) -> Result<Option<Self>, GroupLockError> {
         let dir = Path::new(LOCK_DIR);
-        match group_of(name, uuid) {
+        match group_of_name(name, uuid) {
             Some(group) if dir.is_dir() => Self::take(dir, &group, TRIES).map(Some),
             _ => Ok(None),
         }
@@ -98,8 +98,9 @@ fn is_still(file: &File, path: &Path) -> bool {
     }
 }
 
-/// The group in `GROUP-VOLUME`, where LVM doubles dashes that belong to a name.
-fn group_of(name: &str, uuid: &str) -> Option<String> {
+/// The group in `GROUP-VOLUME`, where LVM doubles dashes that belong to a name. `None` when the
+/// device is none of LVM's.
+pub fn group_of_name(name: &str, uuid: &str) -> Option<String> {
     if !uuid.starts_with("LVM-") {
         return None;
     }
@@ -120,13 +121,13 @@ mod tests {
 
     #[test]
     fn the_group_is_told_from_the_volume() {
-        let group = |name| group_of(name, "LVM-abc");
+        let group = |name| group_of_name(name, "LVM-abc");
         assert_eq!(group("vg-root").as_deref(), Some("vg"));
         assert_eq!(group("my--vg-a--b").as_deref(), Some("my-vg"));
         assert_eq!(group("vg---x").as_deref(), Some("vg-"));
         assert_eq!(group("nodash"), None);
         assert_eq!(group("-x"), None);
-        assert_eq!(group_of("vg-root", "CRYPT-LUKS2-x"), None);
+        assert_eq!(group_of_name("vg-root", "CRYPT-LUKS2-x"), None);
     }
 
     #[test]

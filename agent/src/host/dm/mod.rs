@@ -21,7 +21,7 @@ use std::{
 pub use error::DmError;
 pub use events::Watch;
 pub use ioctl::Address;
-pub use lvm::{GroupLock, GroupLockError};
+pub use lvm::{GroupLock, GroupLockError, group_of_name};
 pub use private::{Made, Removal};
 pub use sectors::Sectors;
 pub use table::{Line, Payload, Table};

@@ -16,9 +16,10 @@ use tidemark_store::catalog::{EventRecord, FullPolicy};
 
 use super::fake::{Fake, Journal};
 use crate::{
+    host::lvm::{Found, Group, LvmError, Name, Wanted},
     manager::{
-        AttachArgs, Clock, Config, CreateArgs, Error, FreezeFailed, Frozen, HostOps, Manager,
-        Mounts, Pending, Snapshot, Thawed, Volume,
+        AreaChoice, AttachArgs, Clock, Config, CreateArgs, Error, FreezeFailed, Frozen, HostOps,
+        LogicalVolumes, Manager, Mounts, Pending, Snapshot, Thawed, Volume,
     },
     paths::Paths,
 };
@@ -98,13 +99,19 @@ impl Bench {
             name: name.to_owned(),
             origin_path,
             block_bytes: 0,
-            area_path: self.dir.path().join(format!("{name}.area")),
+            area: AreaChoice::At(self.area_path(name)),
             area_size_bytes: 1 << 20,
             policy: FullPolicy::Drop,
             transport: tidemark_store::catalog::Transport::Auto,
             durability: tidemark_store::catalog::Durability::Auto,
+            durable_snapshots: false,
             request_id: String::new(),
         }
+    }
+
+    /// Where that area is.
+    pub(crate) fn area_path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(format!("{name}.area"))
     }
 
     /// Attaches a volume that is served by a fake.
@@ -179,6 +186,7 @@ pub(crate) struct Kernel {
     pub(crate) mounted: Mutex<BTreeMap<PathBuf, PathBuf>>,
     pub(crate) refuse: AtomicBool,
     pub(crate) watchdog_strikes: AtomicBool,
+    pub(crate) group: Arc<FakeGroup>,
     journal: Journal,
 }
 
@@ -223,6 +231,96 @@ impl HostOps for Kernel {
                 held: !self.watchdog_strikes.load(Ordering::SeqCst),
             }) as Box<dyn Frozen>)
         })
+    }
+
+    fn logical_volumes(&self) -> Arc<dyn LogicalVolumes> {
+        Arc::clone(&self.group) as Arc<dyn LogicalVolumes>
+    }
+}
+
+/// A volume group with one volume of 64 MiB, `home`, and whatever is made in it.
+pub(crate) struct FakeGroup {
+    pub(crate) made: Mutex<Vec<(Wanted, bool)>>,
+    pub(crate) free_extents: AtomicU64,
+    /// LVM does nothing but fail.
+    pub(crate) broken: AtomicBool,
+}
+
+impl Default for FakeGroup {
+    fn default() -> Self {
+        Self {
+            made: Mutex::default(),
+            free_extents: AtomicU64::new(100),
+            broken: AtomicBool::new(false),
+        }
+    }
+}
+
+impl FakeGroup {
+    /// The names of what was made, and whether each is active.
+    pub(crate) fn names(&self) -> Vec<(String, bool)> {
+        let made = self.made.lock().unwrap();
+        let named = made
+            .iter()
+            .map(|(one, active)| (one.name.volume().to_owned(), *active));
+        named.collect()
+    }
+
+    fn check(&self) -> Result<(), LvmError> {
+        match self.broken.load(Ordering::SeqCst) {
+            true => Err(LvmError::NoProgram),
+            false => Ok(()),
+        }
+    }
+}
+
+impl LogicalVolumes for FakeGroup {
+    fn group_of(&self, _device: &Path) -> Result<Group, LvmError> {
+        self.check()?;
+        let taken = self.names().into_iter().map(|(name, _)| name);
+        Ok(Group {
+            name: "vg".to_owned(),
+            extent_bytes: 4 << 20,
+            free_extents: self.free_extents.load(Ordering::SeqCst),
+            volume: "home".to_owned(),
+            volume_bytes: 64 << 20,
+            taken: taken.chain(["home".to_owned()]).collect(),
+        })
+    }
+
+    fn find(&self, group: &str, tag: &str) -> Result<Option<Found>, LvmError> {
+        self.check()?;
+        assert_eq!(group, "vg");
+        let made = self.made.lock().unwrap();
+        let found = made
+            .iter()
+            .find(|(one, _)| one.tags.iter().any(|one| one == tag));
+        Ok(found.map(|(one, _)| Found {
+            name: one.name.clone(),
+            bytes: one.bytes,
+        }))
+    }
+
+    fn create(&self, wanted: &Wanted) -> Result<(), LvmError> {
+        self.check()?;
+        self.made.lock().unwrap().push((wanted.clone(), true));
+        Ok(())
+    }
+
+    fn activate(&self, name: &Name) -> Result<(), LvmError> {
+        self.check()?;
+        let mut made = self.made.lock().unwrap();
+        let found = made.iter_mut().find(|(one, _)| one.name == *name);
+        found.expect("it was found before").1 = true;
+        Ok(())
+    }
+
+    fn remove(&self, group: &str, tag: &str) -> Result<(), LvmError> {
+        self.check()?;
+        assert_eq!(group, "vg");
+        let tagged = |one: &Wanted| one.tags.iter().any(|one| one == tag);
+        self.made.lock().unwrap().retain(|(one, _)| !tagged(one));
+        Ok(())
     }
 }
 

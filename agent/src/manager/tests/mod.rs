@@ -1,5 +1,6 @@
 //! The control plane over fake volume servers.
 
+mod areas;
 pub(crate) mod bench;
 mod cutting;
 pub(crate) mod fake;

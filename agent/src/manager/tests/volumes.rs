@@ -6,6 +6,7 @@ use tidemark_proto::private::FailureKind;
 use tidemark_store::catalog::FullPolicy;
 
 use super::bench::{Bench, count, create, reason};
+use crate::manager::AreaChoice;
 
 #[tokio::test]
 async fn a_volume_comes_and_goes() {
@@ -69,7 +70,7 @@ async fn origins_and_areas_are_not_shared() {
     let manager = bench.start().await;
     bench.attach(&manager, "a").await;
     let first = bench.attach_args("a");
-    fs::write(&first.area_path, b"area").unwrap();
+    fs::write(bench.area_path("a"), b"area").unwrap();
 
     let error = manager.attach(first.clone()).await.unwrap_err();
     assert_eq!(reason(&error), "VOLUME_EXISTS");
@@ -80,12 +81,12 @@ async fn origins_and_areas_are_not_shared() {
     let error = manager.attach(args.clone()).await.unwrap_err();
     assert_eq!(reason(&error), "ORIGIN_IN_USE");
     args = bench.attach_args("b");
-    args.area_path = first.area_path.clone();
+    args.area = first.area.clone();
     assert_eq!(
         reason(&manager.attach(args.clone()).await.unwrap_err()),
         "AREA_IN_USE"
     );
-    args.area_path = args.origin_path.clone();
+    args.area = AreaChoice::At(args.origin_path.clone());
     assert_eq!(
         reason(&manager.attach(args.clone()).await.unwrap_err()),
         "AREA_ON_VOLUME"
@@ -119,8 +120,11 @@ async fn bad_arguments_name_their_field() {
     args.origin_path = PathBuf::from("relative");
     bad.push((args, "origin_path"));
     let mut args = good.clone();
-    args.area_path = PathBuf::from("/tmp/../etc");
+    args.area = AreaChoice::At(PathBuf::from("/tmp/../etc"));
     bad.push((args, "store.area_path"));
+    let mut args = good.clone();
+    args.area = AreaChoice::LogicalVolume("vg/area".to_owned());
+    bad.push((args, "store.logical_volume.name"));
     let mut args = good.clone();
     args.block_bytes = 5000;
     bad.push((args, "block_bytes"));
