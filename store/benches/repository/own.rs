@@ -91,6 +91,7 @@ pub(crate) fn act(action: Action, arguments: &[String]) {
     let points = repository.points().expect("the points").points;
     let base = points.first().map(|(id, _)| *id);
     match action {
+        // Points are listed by time: the first is the full one.
         Action::Full => back_up(&repository, image, None, None),
         Action::Incremental => back_up(&repository, image, base, Some(changes)),
         Action::Compared => back_up(&repository, image, base, None),
@@ -138,11 +139,16 @@ fn back_up(repository: &Repository, image: &str, base: Option<Id>, changes: Opti
             (Made::Incremental, ranges)
         }
     };
+    let made_at = match (&made, base) {
+        (Made::Full(_), None) => 1,
+        (Made::Incremental, _) => 2,
+        (Made::Full(_), Some(_)) => 3,
+    };
     let backup = Backup {
         repository,
         about: About {
             geometry: Geometry::new(capacity, 4096).expect("an ordinary size"),
-            created_us: 0,
+            created_us: made_at,
             volume: Id::NIL,
             lineage: Id::NIL,
             epoch: Epoch(0),
