@@ -61,7 +61,7 @@ pub(crate) fn make(folder: &Path, mib: u64) -> Images {
     let file = File::create(&images.base).expect("room for the image");
     file.set_len(mib * MIB).expect("room for the image");
     let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-d"])
+        .args(["-q", "-F", "-i", "4096", "-d"])
         .args([&tree, &images.base])
         .status();
     assert!(made.is_ok_and(|made| made.success()), "mkfs.ext4 failed");
