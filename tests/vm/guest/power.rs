@@ -251,6 +251,8 @@ fn assert_tracked_on(daemon: &Daemon, memo: &Memo) -> Snapshot {
     assert_what_is_there();
     let api = daemon.api();
     let found = api.volume("vol").expect("a status");
+    let area = found.store.expect("a volume has an area").area_path;
+    assert_eq!(area == "/dev/vg/lv-tidemark", is_area_made(), "{area}");
     let why = api.events();
     assert_eq!(found.lineage, memo.checkpoint.lineage, "{why:#?}");
     let told = api.events();
