@@ -84,9 +84,6 @@ impl Trouble {
     }
 }
 
-/// What the agent says of a file system that was mounted when the power went.
-const JUST_MOUNTED: &str = "was mounted or checked since";
-
 struct Story {
     daemon: Daemon,
     api: Api,
@@ -207,12 +204,8 @@ impl Story {
             }
             Some(Err(refusal)) => {
                 assert_eq!(refusal.reason, "TRACKING_RESET", "{refusal:?}");
-                // ext4's mounts are counted anew a second after a mount: a cut before that looks like
-                // a mount by others, and costs a full pull.
-                let cause = refusal.metadata.get("cause").map(String::as_str);
-                let just_mounted = cause.is_some_and(|cause| cause.contains(JUST_MOUNTED));
                 assert!(
-                    allowed.is_empty() || just_mounted,
+                    allowed.is_empty(),
                     "tracking should have gone on: {refusal:?}"
                 );
                 pull::pull(&self.api, snapshot, None, &self.chain).expect("a full pull");

@@ -7,9 +7,10 @@
 //! ```
 //!
 //! To add a story, write it in `guest/`; the table below and the end of its name say whether CI
-//! tells it too. A power cut is told from out here: `power.rs`.
+//! tells it too. What goes on out here when a guest has ended is in `power.rs` and `write_log.rs`.
 
 mod power;
+mod write_log;
 
 use tidemark_tests::vm::{
     Family,

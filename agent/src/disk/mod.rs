@@ -69,6 +69,16 @@ pub trait Disk: Send + Sync {
         async { Err(Errno(libc::EOPNOTSUPP)) }
     }
 
+    /// The first bytes of such a buffer, as many as `into` has; the disk itself is not touched.
+    /// `EOPNOTSUPP` where they cannot be had.
+    fn contents(
+        &self,
+        _of: Registered,
+        _into: &mut [u8],
+    ) -> impl Future<Output = Result<(), Errno>> {
+        async { Err(Errno(libc::EOPNOTSUPP)) }
+    }
+
     /// Makes every write that returned before durable.
     fn flush(&self) -> impl Future<Output = Result<(), Errno>>;
 

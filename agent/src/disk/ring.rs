@@ -10,14 +10,18 @@
 
 use std::{
     cell::Cell,
+    fs::File,
     io, mem,
-    os::fd::AsRawFd,
+    os::{fd::AsRawFd, unix::fs::FileExt},
     sync::atomic::{AtomicBool, Ordering},
 };
 
 use io_uring::{opcode, squeue, types};
 use libublk::{UblkUringData, uring_async::ublk_submit_sqe_async};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
 use tidemark_store::units::ByteRange;
 
 use super::{Disk, Run, file::FileDisk};
@@ -199,6 +203,28 @@ impl Disk for RingDisk {
                 .build()
         })
         .await
+    }
+
+    /// By a file in memory, which is what the ring can write to and this process can read.
+    async fn contents(&self, of: Registered, into: &mut [u8]) -> Result<(), Errno> {
+        if !has_ring() {
+            return Err(Errno(libc::EOPNOTSUPP));
+        }
+        let len = length(into)?;
+        if len > of.len {
+            return Err(Errno::EINVAL);
+        }
+        let made = memfd_create(c"registered", MFdFlags::MFD_CLOEXEC);
+        let file = File::from(made.map_err(|errno| Errno(errno as i32))?);
+        let fd = types::Fd(file.as_raw_fd());
+        self.transfer(len, |done| {
+            opcode::WriteFixed::new(fd, place_in(done), len - done, of.index)
+                .offset(done.into())
+                .build()
+        })
+        .await?;
+        let read = file.read_exact_at(into, 0);
+        read.map_err(|error| Errno::of(&error))
     }
 
     async fn flush(&self) -> Result<(), Errno> {

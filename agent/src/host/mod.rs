@@ -10,6 +10,7 @@ pub mod dm;
 pub(crate) mod fixtures;
 pub mod freeze;
 pub mod freezer;
+pub mod identity;
 mod ioctl;
 pub mod loopdev;
 pub mod lvm;

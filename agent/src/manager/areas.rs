@@ -264,8 +264,9 @@ fn size_for(args: &AttachArgs, group: &Group) -> Result<u64, Error> {
         asked => asked,
     };
     let block_bytes = validate::block_bytes(args.block_bytes)?;
-    let least = Geometry::new(group.volume_bytes, block_bytes)
-        .map_or(0, |geometry| Layout::of(geometry).min_capacity());
+    let least = Geometry::new(group.volume_bytes, block_bytes).map_or(0, |geometry| {
+        Layout::of(geometry).min_capacity(args.durable_snapshots)
+    });
     if size < least {
         let why = format!(
             "an area of {size} bytes is too small for a volume of {}: at least {least} are needed",

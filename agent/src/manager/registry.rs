@@ -46,6 +46,7 @@ pub(super) struct Entry {
     end: watch::Sender<Option<End>>,
     handing_over: AtomicBool,
     distrust: SyncMutex<Option<String>>,
+    origin_identity: SyncMutex<Option<String>>,
     keeper: SyncMutex<Option<JoinHandle<()>>>,
 }
 
@@ -54,6 +55,7 @@ impl Entry {
         Self {
             link: Link::new(&paths.control_socket()),
             distrust: SyncMutex::new(record.distrust.clone()),
+            origin_identity: SyncMutex::new(record.origin_identity.clone()),
             record,
             paths,
             work: Arc::default(),
@@ -72,6 +74,20 @@ impl Entry {
 
     pub(super) fn set_distrust(&self, why: Option<String>) {
         *self.distrust.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Which device or file the origin was when it was served last.
+    pub(super) fn origin_identity(&self) -> Option<String> {
+        let known = self.origin_identity.lock();
+        known.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn set_origin_identity(&self, identity: Option<String>) {
+        let mut known = self
+            .origin_identity
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *known = identity;
     }
 
     pub(super) fn name(&self) -> &str {

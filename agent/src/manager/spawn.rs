@@ -27,16 +27,21 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest first line of a volume server, in bytes.
 const MAX_LINE: u64 = 4096;
 
-/// Starts the server of a volume and waits until it says that it is ready.
+/// Starts the server of a volume and waits until it says that it is ready; gives which device or
+/// file the origin is, where that can be told.
 pub(super) async fn start(
     program: &Path,
     paths: &Paths,
     entry: &Entry,
     again: bool,
-) -> Result<(), Error> {
+) -> Result<Option<String>, Error> {
     let mut arguments = arguments(paths, &entry.record);
     if again {
         arguments.push("--again".into());
+    }
+    if let Some(identity) = entry.origin_identity() {
+        arguments.push("--expected-origin".into());
+        arguments.push(identity.into());
     }
     if let Some(why) = entry.distrust() {
         arguments.push("--distrust".into());
@@ -55,10 +60,14 @@ pub(super) async fn fall_back(
     let mut arguments = arguments(paths, &entry.record);
     arguments.push("--fall-back".into());
     arguments.push(cause.into());
-    run(program, arguments, entry).await
+    run(program, arguments, entry).await.map(drop)
 }
 
-async fn run(program: &Path, arguments: Vec<OsString>, entry: &Entry) -> Result<(), Error> {
+async fn run(
+    program: &Path,
+    arguments: Vec<OsString>,
+    entry: &Entry,
+) -> Result<Option<String>, Error> {
     let (name, volume_paths) = (entry.name().to_owned(), &entry.paths);
     super::prepare_dir(volume_paths.dir(), 0o700)?;
     entry.end().send_replace(None);
@@ -75,9 +84,9 @@ async fn run(program: &Path, arguments: Vec<OsString>, entry: &Entry) -> Result<
         )),
     };
     match ready {
-        Ok(()) => {
+        Ok(origin) => {
             tokio::spawn(reap(name, child, entry.end()));
-            Ok(())
+            Ok(origin)
         }
         Err(error) => Err(end(entry, child, error).await.on_volume(&name)),
     }
@@ -138,6 +147,9 @@ fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
     add("--volume-id", record.id.to_string().into());
     add("--transport", record.transport.name().into());
     add("--durability", record.durability.name().into());
+    if record.durable_snapshots {
+        arguments.push("--durable-snapshots".into());
+    }
     arguments
 }
 
@@ -152,11 +164,11 @@ async fn first_line(child: &mut Child) -> io::Result<String> {
     Ok(line)
 }
 
-/// `ready`, or `error KIND message`.
-fn parse(volume: &str, line: &str) -> Result<(), Error> {
+/// `ready`, maybe with the origin's identity, or `error KIND message`.
+fn parse(volume: &str, line: &str) -> Result<Option<String>, Error> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
-        "ready" => Ok(()),
+        "ready" => Ok((!rest.is_empty()).then(|| rest.to_owned())),
         "error" => {
             let (kind, message) = rest.split_once(' ').unwrap_or((rest, ""));
             Err(Error::new(
@@ -246,7 +258,9 @@ mod tests {
             policy,
             transport: Transport::Ublk,
             durability: Durability::Durable,
+            durable_snapshots: true,
             distrust: None,
+            origin_identity: None,
             attached_us: 0,
         }
     }
@@ -270,7 +284,7 @@ mod tests {
         let expected = "volume|data|--runtime-dir|/run/t|--origin|/images/a b|--area|/areas/x|\
                         --area-size|1048576|--block-bytes|8192|--policy|slow|\
                         --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707|\
-                        --transport|ublk|--durability|durable";
+                        --transport|ublk|--durability|durable|--durable-snapshots";
         assert_eq!(line.join("|"), expected);
         let kept = arguments(&paths(), &record(FullPolicy::Drop, 0));
         assert!(!kept.contains(&"--area-size".into()));
@@ -278,7 +292,9 @@ mod tests {
 
     #[test]
     fn first_lines_are_told_apart() {
-        assert!(parse("v", "ready").is_ok());
+        assert_eq!(parse("v", "ready").unwrap(), None);
+        let identity = parse("v", "ready wwid naa.5").unwrap();
+        assert_eq!(identity.as_deref(), Some("wwid naa.5"));
         let error = parse("v", "error AREA_ON_VOLUME the area lies on it").unwrap_err();
         assert_eq!(error.reason, ErrorReason::AreaOnVolume);
         assert!(error.message.contains("the area lies on it"));

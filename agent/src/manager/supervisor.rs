@@ -121,6 +121,18 @@ impl Manager {
         }
     }
 
+    /// Remembers which device or file a volume's origin is, so that another one is noticed.
+    async fn know_origin(&self, entry: &Entry, found: Option<String>) -> Result<(), Error> {
+        if found.is_none() || found == entry.origin_identity() {
+            return Ok(());
+        }
+        entry.set_origin_identity(found.clone());
+        let name = entry.name().to_owned();
+        self.ledger
+            .run(move |catalog| catalog.set_origin_identity(&name, found.as_deref()))
+            .await
+    }
+
     /// Finds the server, or starts it. Gives what tells its process from any other. `again`: the
     /// volume had a server before.
     pub(super) async fn bring_up(&self, entry: &Entry, again: bool) -> Result<String, Error> {
@@ -132,7 +144,8 @@ impl Manager {
                 }
                 self.ready_area(entry).await?;
                 let (program, paths) = (&self.config.program, &self.config.paths);
-                spawn::start(program, paths, entry, again).await?;
+                let origin = spawn::start(program, paths, entry, again).await?;
+                self.know_origin(entry, origin).await?;
                 entry.link.hello().await
             }
             greeting => greeting,

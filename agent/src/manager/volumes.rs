@@ -248,7 +248,9 @@ impl Manager {
             policy: args.policy,
             transport: args.transport,
             durability: args.durability,
+            durable_snapshots: args.durable_snapshots,
             distrust: None,
+            origin_identity: None,
             attached_us: self.config.clock.now_us(),
         };
         if let Some(told) = running {
@@ -347,6 +349,7 @@ fn attach_arguments(args: &AttachArgs) -> Arguments {
         .and(format!("{policy:?}"))
         .and(args.transport.name())
         .and(args.durability.name())
+        .and([u8::from(args.durable_snapshots)])
 }
 
 pub(super) fn runs_already(name: &str, told: &Description) -> Error {

@@ -86,9 +86,15 @@ pub struct VolumeArgs {
     /// Whether tracking outlives the host
     #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
     pub durability: DurabilityArg,
+    /// Snapshots outlive it too
+    #[arg(long)]
+    pub durable_snapshots: bool,
     /// The volume was attached before: a start without its state is a loss of tracking
     #[arg(long)]
     pub again: bool,
+    /// What the origin was when it was served last; another one begins a new lineage
+    #[arg(long, value_name = "IDENTITY")]
+    pub expected_origin: Option<String>,
     /// What the area tells of earlier tracking must not be believed, for this reason
     #[arg(long, value_name = "CAUSE")]
     pub distrust: Option<String>,
@@ -157,7 +163,7 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     process::settle();
     if let Some(cause) = &args.fall_back {
         tell_failure(fallback::fall_back(&args, cause))?;
-        Outcome::Ready.tell();
+        Outcome::Ready { origin: None }.tell();
         return Ok(());
     }
     let signals = StopSignals::block().context("SIGTERM and SIGINT cannot be waited for")?;
@@ -183,7 +189,8 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     spawn("signals", move || pass_on(signals, &stop))?;
     spawn("accept", move || listen::accept(&listener, &served))?;
     process::lock_memory();
-    Outcome::Ready.tell();
+    let origin = running.origin_identity();
+    Outcome::Ready { origin }.tell();
     stop::serve_until_stopped(&mut running, &stops)
 }
 

@@ -16,8 +16,9 @@ use crate::{
     host::{
         claim::{Claimed, Purpose, claim},
         clock,
-        device::DeviceNumber,
+        device::{Anchor, DeviceNumber},
         dm::{Sectors, disk},
+        identity,
     },
     insertion::{self, Bypass, DmVolume, Hint, Insertion, Recovered, Sight, Site},
     transport::ublk::{self, Features, Ublk},
@@ -32,6 +33,8 @@ pub(super) struct Origin {
     pub(super) claimed: Claimed,
     pub(super) way: Way,
     pub(super) continuity: Continuity,
+    /// Which device or file it is, where that can be told.
+    pub(super) identity: Option<String>,
 }
 
 /// By which transport, and whether the volume is put over us.
@@ -79,6 +82,26 @@ pub(super) fn find(
     state_dir: &Path,
     protected: &[PathBuf],
 ) -> Result<Origin, StartError> {
+    // Before anything of ours is done to it.
+    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
+    let device = device.and_then(identity::of_device);
+    let mut origin = find_any(args, state_dir, protected)?;
+    origin.identity = device.or_else(|| match origin.claimed.anchor {
+        Anchor::File(_) => identity::of_file(&origin.claimed.file).ok().flatten(),
+        Anchor::Device(_) => None,
+    });
+    let (expected, found) = (args.expected_origin.as_deref(), origin.identity.as_deref());
+    if let Some(why) = identity::difference(expected, found) {
+        origin.continuity = Continuity::Broken(why);
+    }
+    Ok(origin)
+}
+
+fn find_any(
+    args: &VolumeArgs,
+    state_dir: &Path,
+    protected: &[PathBuf],
+) -> Result<Origin, StartError> {
     let driver = match args.transport {
         TransportArg::Portable => Err("the portable transport was asked for".to_owned()),
         TransportArg::Auto | TransportArg::Ublk => ublk::probe(),
@@ -120,6 +143,7 @@ pub(super) fn find(
             live: None,
         },
         continuity,
+        identity: None,
     })
 }
 
@@ -141,6 +165,7 @@ fn portable(
         claimed,
         way: Way::Portable,
         continuity,
+        identity: None,
     })
 }
 
@@ -245,6 +270,7 @@ fn live(
             live: Some(Box::new(live)),
         },
         continuity,
+        identity: None,
     })
 }
 

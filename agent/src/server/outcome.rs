@@ -1,6 +1,6 @@
 //! How a start went: told to the parent in one line on standard output, then never again.
 //!
-//! `ready`, or `error KIND message`. The control plane maps the kind to a public reason.
+//! `ready`, with which device or file the origin is where that can be told, or `error KIND message`. The control plane maps the kind to a public reason.
 
 use std::io::{self, Write};
 
@@ -59,7 +59,10 @@ impl StartFailure {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// The volume is served.
-    Ready,
+    Ready {
+        /// Which device or file its origin is, see [`crate::host::identity`].
+        origin: Option<String>,
+    },
     /// It is not; nothing is left behind.
     Failed {
         /// What kind of failure.
@@ -74,7 +77,11 @@ impl Outcome {
     pub fn parse(line: &str) -> Option<Self> {
         let line = line.trim_end();
         if line == "ready" {
-            return Some(Self::Ready);
+            return Some(Self::Ready { origin: None });
+        }
+        if let Some(origin) = line.strip_prefix("ready ") {
+            let origin = Some(origin.to_owned());
+            return Some(Self::Ready { origin });
         }
         let (name, message) = line.strip_prefix("error ")?.split_once(' ')?;
         let kind = StartFailure::ALL
@@ -89,7 +96,10 @@ impl Outcome {
     /// The line, without its end.
     fn line(&self) -> String {
         match self {
-            Self::Ready => "ready".to_owned(),
+            Self::Ready { origin: None } => "ready".to_owned(),
+            Self::Ready {
+                origin: Some(origin),
+            } => format!("ready {origin}"),
             Self::Failed { kind, message } => {
                 let words: Vec<_> = message.split_whitespace().collect();
                 let message: String = words.join(" ").chars().take(MAX_MESSAGE_CHARS).collect();
@@ -114,7 +124,10 @@ mod tests {
 
     #[test]
     fn outcomes_come_back_from_their_lines() {
-        assert_eq!(Outcome::parse(&Outcome::Ready.line()), Some(Outcome::Ready));
+        for origin in [None, Some("wwid naa.5000".to_owned())] {
+            let ready = Outcome::Ready { origin };
+            assert_eq!(Outcome::parse(&(ready.line() + "\n")), Some(ready));
+        }
         for kind in StartFailure::ALL {
             let failed = Outcome::Failed {
                 kind,

@@ -49,6 +49,7 @@ pub(super) struct Running {
     served: Arc<Served>,
     listener: UnixListener,
     state_dir: PathBuf,
+    origin_identity: Option<String>,
     _area: AreaFile,
     _lock: File,
 }
@@ -76,6 +77,7 @@ pub(super) fn start(
             log_unless_gone(&state_dir, fs::remove_dir_all(&state_dir));
         }
     })?;
+    let origin_identity = origin.identity.clone();
     let (area, opened, presented) = serve(args, &paths, origin, state_dir, fresh)?;
     let served = Arc::new(Served::new(
         args.name.clone(),
@@ -93,6 +95,7 @@ pub(super) fn start(
         served,
         listener,
         state_dir: opened.state_dir,
+        origin_identity,
         _area: area,
         _lock: lock,
     };
@@ -282,6 +285,7 @@ fn open_engine(
         clock: SystemClock,
         continuity,
         durable: is_durable(args, area)?,
+        durable_snapshots: args.durable_snapshots,
         distrust: args.distrust.clone(),
         max_active_regions: None,
     }))?;
@@ -294,11 +298,13 @@ fn is_durable(args: &VolumeArgs, area: &AreaFile) -> Result<bool, StartError> {
     let in_memory = in_memory.map_err(StartError::io("looking at", area.path()))?;
     match args.durability {
         DurabilityArg::Volatile => Ok(false),
-        DurabilityArg::Auto => Ok(!in_memory),
-        DurabilityArg::Durable if in_memory => Err(StartError::AreaInMemory {
-            path: area.path().to_owned(),
-        }),
-        DurabilityArg::Durable => Ok(true),
+        DurabilityArg::Auto if !args.durable_snapshots => Ok(!in_memory),
+        DurabilityArg::Auto | DurabilityArg::Durable if in_memory => {
+            Err(StartError::AreaInMemory {
+                path: area.path().to_owned(),
+            })
+        }
+        DurabilityArg::Auto | DurabilityArg::Durable => Ok(true),
     }
 }
 
@@ -310,6 +316,11 @@ impl Running {
     /// What connections see.
     pub(super) fn served(&self) -> &Served {
         &self.served
+    }
+
+    /// Which device or file the origin is, where that can be told.
+    pub(super) fn origin_identity(&self) -> Option<String> {
+        self.origin_identity.clone()
     }
 
     /// The engine.

@@ -59,7 +59,8 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// What the journal must tell before the change is issued.
     async fn make_durable(&self, request: &Request<'_>, blocks: BlockRange) -> Option<Watched<'_>> {
         let bytes = plan::range_of(request)?;
-        let watched = self.journal.watch(bytes, &self.clock).await;
+        let mounts = self.mounts_made(request).await;
+        let watched = self.journal.watch(bytes, mounts, &self.clock).await;
         let map = || self.tracker.current();
         if !self.clock.omits(Step::TellFirst) {
             self.journal.admit(blocks, map, &self.clock).await;

@@ -102,7 +102,7 @@ impl Setup {
             child,
             setup: self.clone(),
         };
-        assert_eq!(outcome, Outcome::Ready);
+        assert!(matches!(outcome, Outcome::Ready { .. }), "{outcome:?}");
         server
     }
 
@@ -113,7 +113,7 @@ impl Setup {
     pub(super) fn refused(&self) -> StartFailure {
         let (mut child, outcome) = self.spawn();
         assert!(
-            outcome != Outcome::Ready || child.kill().is_err(),
+            !matches!(outcome, Outcome::Ready { .. }) || child.kill().is_err(),
             "it started"
         );
         assert!(!child.wait().unwrap().success());
@@ -121,7 +121,7 @@ impl Setup {
         drop(self.state_dir().parent().map(fs::remove_dir));
         match outcome {
             Outcome::Failed { kind, .. } => kind,
-            Outcome::Ready => unreachable!(),
+            Outcome::Ready { .. } => unreachable!(),
         }
     }
 }

@@ -35,7 +35,9 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
         },
         transport: super::Transport::Ublk,
         durability: super::Durability::Volatile,
+        durable_snapshots: true,
         distrust: None,
+        origin_identity: None,
         attached_us: 1,
     }
 }
@@ -390,5 +392,8 @@ fn distrust_in_an_area_is_kept_until_it_is_taken_back() {
     let distrust = |catalog: &Catalog| catalog.volume("a").unwrap().unwrap().distrust;
     assert_eq!(distrust(&catalog).as_deref(), Some("it failed"));
     catalog.set_distrust("a", None).unwrap();
+    catalog.set_origin_identity("a", Some("wwid 1")).unwrap();
+    let known = catalog.volume("a").unwrap().unwrap().origin_identity;
+    assert_eq!(known.as_deref(), Some("wwid 1"));
     assert_eq!(distrust(&catalog), None);
 }

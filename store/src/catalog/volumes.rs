@@ -21,9 +21,9 @@ impl Catalog {
             transaction.execute(
                 "INSERT INTO volumes (name, id, origin_path, area_path, area_size_bytes,
                     block_bytes, max_write_delay_ms, attached_us, transport,
-                    durability, area_made)
+                    durability, durable_snapshots, area_made)
                  VALUES (:name, :id, :origin, :area, :size, :block, :delay, :attached, :transport,
-                    :durability, :made)",
+                    :durability, :snapshots, :made)",
                 named_params! {
                     ":name": volume.name,
                     ":id": volume.id,
@@ -35,6 +35,7 @@ impl Catalog {
                     ":attached": volume.attached_us,
                     ":transport": volume.transport.name(),
                     ":durability": volume.durability.name(),
+                    ":snapshots": volume.durable_snapshots,
                     ":made": volume.area_made,
                 },
             )?;
@@ -66,6 +67,18 @@ impl Catalog {
         self.change("noting what a volume's area is worth", |transaction| {
             let update = "UPDATE volumes SET distrust = ?2 WHERE name = ?1";
             transaction.execute(update, (name, why)).map(drop)
+        })
+    }
+
+    /// Notes which device or file a volume's origin is.
+    pub fn set_origin_identity(
+        &mut self,
+        name: &str,
+        identity: Option<&str>,
+    ) -> Result<(), CatalogError> {
+        self.change("noting which device an origin is", |transaction| {
+            let update = "UPDATE volumes SET origin_identity = ?2 WHERE name = ?1";
+            transaction.execute(update, (name, identity)).map(drop)
         })
     }
 
@@ -129,7 +142,9 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         },
         transport: Transport::parse(&row.get::<_, String>("transport")?).unwrap_or_default(),
         durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
+        durable_snapshots: row.get("durable_snapshots")?,
         distrust: row.get("distrust")?,
+        origin_identity: row.get("origin_identity")?,
         attached_us: row.get("attached_us")?,
     })
 }

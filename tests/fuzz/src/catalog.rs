@@ -49,7 +49,9 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
         },
         transport: Transport::Ublk,
         durability: Durability::Durable,
+        durable_snapshots: true,
         distrust: Some("the area failed".into()),
+        origin_identity: Some("wwid 1".into()),
         attached_us: 1,
     };
     let request = RequestRecord {

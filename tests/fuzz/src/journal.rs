@@ -2,8 +2,11 @@
 
 use tidemark_store::{
     changes::ChangeSet,
-    journal::{BLOCK_BYTES, Header, Image, Item, Record, Recovered, Regions, Span, replay, seal},
-    state::{CheckpointEntry, Lineage},
+    journal::{
+        BLOCK_BYTES, Facts, Header, Image, Item, Mounts, Placed, Record, Recovered, Regions, Span,
+        replay, seal,
+    },
+    state::{CheckpointEntry, Fate, Lineage, SnapshotEntry},
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
@@ -45,6 +48,33 @@ fn header_of(body: &[u8]) -> Header {
         body_crc: crc32c::crc32c(body),
         written_us: 50,
     }
+}
+
+/// What was seen of an origin, and what any bytes in its place are taken for.
+pub(crate) fn facts(bytes: &[u8]) {
+    reads_back(bytes, Facts::decode, Facts::encode);
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let seen = Facts::of(first, second);
+    assert_eq!(seen.compare(&seen), Ok(()));
+    assert_eq!(Facts::decode(&seen.encode()).as_ref(), Some(&seen));
+    assert_eq!(Mounts::written(0, first), seen.mounts.first().copied());
+    let mut may = seen.changing();
+    for offset in [0, 512, 1024] {
+        if let Some(mounts) = Mounts::written(offset, bytes) {
+            may.may_become(mounts);
+        }
+    }
+    assert_eq!(Facts::decode(&may.encode()), Some(may));
+}
+
+pub(crate) fn some_facts() -> Vec<Vec<u8>> {
+    let mut page = vec![0; 2048];
+    page[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+    let mut seen = Facts::of(&page, &[]);
+    let plain = seen.encode();
+    page[1024 + 0x34] = 2;
+    Mounts::written(0, &page).map(|mounts| seen.may_become(mounts));
+    vec![plain, seen.changing().encode(), page, b"XFSB".repeat(2)]
 }
 
 pub(crate) fn image(bytes: &[u8]) {
@@ -93,6 +123,10 @@ fn encode_image(image: &Image) -> Vec<u8> {
     for regions in &image.active {
         Item::Active(*regions).encode(&mut body);
     }
+    for (place, snapshot) in &image.snapshots {
+        let (place, snapshot) = (*place, *snapshot);
+        Item::Snapshot(Placed { place, snapshot }).encode(&mut body);
+    }
     if !image.origin.is_empty() {
         Item::Origin(&image.origin).encode(&mut body);
     }
@@ -116,6 +150,16 @@ fn checkpoint(epoch: u64) -> CheckpointEntry {
     }
 }
 
+fn snapshot(epoch: u64) -> SnapshotEntry {
+    SnapshotEntry {
+        id: Id([3; 16]),
+        epoch: Epoch(epoch),
+        created_us: 10,
+        fate: Fate::Live,
+        settled: true,
+    }
+}
+
 fn lineage() -> Lineage {
     Lineage {
         id: Id([9; 16]),
@@ -133,6 +177,7 @@ fn image_body() -> Vec<u8> {
         running: span(6, 6, BlockRange::new(0, 2)),
         active: vec![Regions { first: 4, end: 5 }],
         origin: b"seen".to_vec(),
+        snapshots: [(7, snapshot(5))].into(),
     })
 }
 
@@ -195,6 +240,9 @@ fn assert_sensible(recovered: &Recovered) {
     for entry in &recovered.checkpoints {
         assert!(entry.epoch < recovered.running.last, "{entry:?}");
     }
+    for Placed { snapshot, .. } in &recovered.snapshots {
+        assert!(snapshot.epoch < recovered.running.first, "{snapshot:?}");
+    }
     let regions = geometry().regions();
     assert!(recovered.active.iter().all(|region| *region < regions));
 }
@@ -212,7 +260,16 @@ fn some_records() -> Vec<Record> {
             epoch: Epoch(6),
             regions: Regions { first: 2, end: 4 },
         },
+        Record::Snapshot(Placed {
+            place: 7,
+            snapshot: snapshot(6),
+        }),
         Record::Cut(checkpoint(6)),
+        Record::Settled(Epoch(6)),
+        Record::End {
+            id: Id([3; 16]),
+            fate: Fate::Released,
+        },
         Record::Exact(Epoch(6)),
         Record::Forget(Epoch(5)),
         Record::Origin(b"seen".to_vec()),

@@ -87,6 +87,13 @@ pub const TARGETS: &[Target] = &[
         stored::superblock,
         stored::superblocks,
     ),
+    Target::new("slot-page", 64 * KIB, stored::slot_page, stored::slot_pages),
+    Target::new(
+        "slot-shadow",
+        MIB,
+        stored::slot_shadow,
+        stored::slot_shadows,
+    ),
     Target::new(
         "journal-header",
         64 * KIB,
@@ -101,6 +108,12 @@ pub const TARGETS: &[Target] = &[
         journal::record_seeds,
     ),
     Target::new("journal-log", MIB, journal::log, journal::logs),
+    Target::new(
+        "origin-facts",
+        64 * KIB,
+        journal::facts,
+        journal::some_facts,
+    ),
     Target::new("change-set", MIB, stored::change_set, stored::change_sets),
     Target::new("change-map", MIB, words::change_map, words::change_maps),
     Target::new("change-history", MIB, history::names, history::some_names),

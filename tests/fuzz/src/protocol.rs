@@ -98,15 +98,24 @@ pub(crate) fn outcome(bytes: &[u8]) {
     let Ok(line) = std::str::from_utf8(bytes) else {
         return;
     };
-    if let Some(Outcome::Failed { message, .. }) = Outcome::parse(line) {
-        assert!(line.contains(&message));
+    match Outcome::parse(line) {
+        Some(Outcome::Failed { message, .. }) => assert!(line.contains(&message)),
+        Some(Outcome::Ready { origin }) => {
+            assert!(origin.is_none_or(|origin| line.contains(&origin)));
+        }
+        None => {}
     }
 }
 
 pub(crate) fn outcomes() -> Vec<Vec<u8>> {
-    ["ready\n", "error origin it is busy: unmount it\n", "error "]
-        .map(|line| line.as_bytes().to_vec())
-        .to_vec()
+    [
+        "ready\n",
+        "ready wwid 1\n",
+        "error origin it is busy: unmount it\n",
+        "error ",
+    ]
+    .map(|line| line.as_bytes().to_vec())
+    .to_vec()
 }
 
 const CAPACITY: u64 = 16 << 20;

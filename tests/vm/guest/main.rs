@@ -16,3 +16,4 @@ mod live;
 mod portable;
 mod power;
 mod rooted;
+mod write_log;

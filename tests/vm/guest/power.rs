@@ -23,6 +23,7 @@ use tidemark_tests::{
     api::{attach_request, attach_with_volume},
     host, image,
     lvm::{Group, guest_disk, lvm},
+    programs::succeed,
     pull,
 };
 
@@ -170,13 +171,15 @@ fn the_first_boot() {
     let mounted = Mounted::fresh(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
     Tree::copy(SOURCE.as_ref(), &mounted.point().join("tree"), TREE_MIB);
     nix::unistd::sync();
-    let asked = match is_area_made() {
+    let mut asked = match is_area_made() {
         true => attach_with_volume("vol", ORIGIN.as_ref(), "", AREA_BYTES),
         false => {
             let area = keep.point().join("area");
             attach_request("vol", ORIGIN.as_ref(), &area, AREA_BYTES)
         }
     };
+    let store = asked.store.as_mut().expect("a store is asked for");
+    store.durable_snapshots = true;
     let api = daemon.api();
     api.attach(asked).expect("an attach while mounted");
     let first = api.snapshot("vol");
@@ -200,6 +203,51 @@ fn a_boot_with_the_agent_first() {
     let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
     let backup = assert_tracked_on(&daemon, &Memo::read());
     write_until_cut(&api, &backup);
+}
+
+/// A copy of the volume is in its place, to the last byte: only the device itself is another one.
+#[test]
+#[ignore = "runs in a guest"]
+fn a_boot_with_a_clone() {
+    let _keep = Mounted::new(FsKind::Ext4, KEEP_DISK.as_ref(), KEEP.as_ref());
+    lvm(&["vgchange", "-ay", "vg"]);
+    lvm(&["lvcreate", "-y", "-Wn", "-n", "clone", "-L", "96m", "vg"]);
+    let words = ["if=/dev/vg/lv", "of=/dev/vg/clone", "bs=1M", "conv=fsync"];
+    succeed(Command::new("dd").args(words));
+    lvm(&["lvrename", "vg", "lv", "original"]);
+    lvm(&["lvrename", "vg", "clone", "lv"]);
+    // What was written to a device is counted as long as it is there.
+    lvm(&["vgchange", "-an", "vg"]);
+    let daemon = daemon();
+    let api = daemon.api();
+    lvm(&["vgchange", "-ay", "vg"]);
+    await_attached(&api);
+    let memo = Memo::read();
+    let found = api.volume("vol").expect("a status");
+    assert_ne!(found.lineage, memo.checkpoint.lineage);
+    let told = api.events();
+    let reset = told
+        .iter()
+        .rfind(|event| event.kind() == EventKind::TrackingReset);
+    let reset = reset.unwrap_or_else(|| panic!("no reset: {told:#?}"));
+    assert!(
+        reset.message.contains("another one than before"),
+        "{reset:?}"
+    );
+    assert_eq!(
+        reset.message.matches("dm-uuid LVM-").count(),
+        2,
+        "{reset:?}"
+    );
+    let _mounted = Mounted::new(FsKind::Ext4, ORIGIN.as_ref(), POINT.as_ref());
+    assert_what_is_there();
+    let next = api.snapshot("vol");
+    let refused = pull::pull(&api, &next, Some(memo.checkpoint), IMAGE.as_ref());
+    let refused = refused.expect_err("a diff between two devices");
+    assert_eq!(refused.reason, "TRACKING_RESET", "{refused:?}");
+    pull::pull(&api, &next, None, IMAGE.as_ref()).expect("a full pull");
+    Memo::of(&next).write();
+    nix::unistd::sync();
 }
 
 /// The file system was mounted, and written to, before the agent was there.
@@ -268,7 +316,11 @@ fn assert_tracked_on(daemon: &Daemon, memo: &Memo) -> Snapshot {
             .any(|kind| kind == EventKind::TrackingReset)
     );
     let old = api.get_snapshot(&memo.snapshot).expect("its record stays");
-    assert_eq!(old.state(), SnapshotState::Lost, "{old:?}");
+    // It was written to since, and shows what the last backup is of.
+    assert_eq!(old.state(), SnapshotState::Ready, "{old:?}");
+    let view = image::digest(old.view_path.as_ref());
+    assert_eq!(view, image::digest(IMAGE.as_ref()));
+    api.release(&old.id).expect("a release");
 
     let next = api.snapshot("vol");
     let mut pull = pull::Pull::new(&next, Some(memo.checkpoint.clone()), IMAGE.as_ref());

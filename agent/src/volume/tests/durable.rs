@@ -267,6 +267,53 @@ fn others_writing_to_the_first_blocks_is_noticed() {
     }
 }
 
+/// An ext4's first page that was mounted so often.
+fn mounted(times: u8) -> Vec<u8> {
+    let mut page = vec![0; 4096];
+    page[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+    page[1024 + 0x34] = times;
+    page
+}
+
+/// The power goes before anybody could look what the superblock has become.
+#[test]
+fn a_mount_that_the_host_made_is_no_mount_by_others() {
+    for (left, others) in [(1, false), (2, false), (3, false), (0, true), (4, true)] {
+        let world = world();
+        world.origin.bytes()[..4096].copy_from_slice(&mounted(1));
+        let random = Random::new(4);
+        let model = Rc::new(RefCell::new(Model::default()));
+        let answers = Rc::new(RefCell::new(0));
+        {
+            let volume = world.open();
+            let mut tasks = keeping(&volume, &world, &random, &model);
+            for _ in 0..2000 {
+                tasks.step(&random);
+            }
+            for times in [2, 3] {
+                let (volume, count) = (&volume, answers.clone());
+                tasks.spawn(async move {
+                    let request = Request::Write {
+                        offset: 1024,
+                        from: &mounted(times)[1024..2048],
+                        fua: false,
+                    };
+                    volume.serve(request).await.expect("the host sees no error");
+                    *count.borrow_mut() += 1;
+                });
+                until(&random, &mut tasks, || *answers.borrow() == times - 1);
+            }
+        }
+        world.forget_state();
+        // Without a flush any of the three may be there.
+        world.origin.bytes()[..4096].copy_from_slice(&mounted(left));
+        let lineage = world.open().status();
+        let same = lineage.lineage == model.borrow().promises[0].checkpoint.lineage;
+        assert_eq!(same, !others, "{left}: {}", lineage.lineage_cause);
+        assert_eq!(others, lineage.lineage_cause.contains("was mounted"));
+    }
+}
+
 #[test]
 fn a_failing_area_delays_nobody_for_ever_and_tells_nothing_false() {
     let world = world();
@@ -297,7 +344,7 @@ fn a_failing_area_delays_nobody_for_ever_and_tells_nothing_false() {
         tasks.spawn(volume.keep_journal());
         volume.journal.suspend("a test");
         // The area listens: it is told to speak of the past no more.
-        let whole = || run(journal::newest(&volume.area, &volume.superblock)) != Ok(None);
+        let whole = || run(journal::images(&volume.area, &volume.superblock)) != Ok(Vec::new());
         until(&random, &mut tasks, || !whole());
     }
     world.forget_state();
