@@ -266,7 +266,7 @@ fn a_boot_with_the_volume_first() {
     assert_nothing_silently_wrong(&daemon, &Memo::read());
     api.detach("vol", false).expect("a detach while mounted");
     let left = lvm(&["lvs", "--noheadings", "-o", "lv_name", "vg"]);
-    assert_eq!(left.trim(), "lv");
+    assert!(!left.contains("tidemark"), "{left}");
     drop(mounted);
     FsKind::Ext4.assert_device_sound(ORIGIN.as_ref());
     drop((daemon, keep));
@@ -299,6 +299,8 @@ fn assert_tracked_on(daemon: &Daemon, memo: &Memo) -> Snapshot {
     assert_what_is_there();
     let api = daemon.api();
     let found = api.volume("vol").expect("a status");
+    let area = found.store.expect("a volume has an area").area_path;
+    assert_eq!(area == "/dev/vg/lv-tidemark", is_area_made(), "{area}");
     let why = api.events();
     assert_eq!(found.lineage, memo.checkpoint.lineage, "{why:#?}");
     let told = api.events();
