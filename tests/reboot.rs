@@ -20,8 +20,17 @@ struct Backed {
 
 impl Backed {
     fn new() -> Self {
+        Self::with(false)
+    }
+
+    fn with(durable_snapshots: bool) -> Self {
         let daemon = Daemon::start();
-        let volume = daemon.attach_new("vol", BYTES, 64 * MIB);
+        let origin = daemon.path("vol.img");
+        image::sparse(&origin, BYTES);
+        let mut asked = attach_request("vol", &origin, &daemon.path("vol.area"), 64 * MIB);
+        let store = asked.store.as_mut().expect("a store is asked for");
+        store.durable_snapshots = durable_snapshots;
+        let volume = daemon.api().attach(asked).expect("an attach");
         assert_eq!(volume.durability(), TrackingDurability::Durable);
         FsKind::Ext4.make(volume.device_path.as_ref());
         let api = daemon.api();
@@ -133,6 +142,56 @@ fn an_idle_volume_is_tracked_on_as_if_nothing_had_happened() {
     let (trust, sent) = backed.go_on();
     assert_eq!(trust, Trust::Continuous);
     assert!(sent < BYTES / 3, "{sent} bytes were sent");
+}
+
+#[test]
+fn durable_snapshots_are_there_again_or_gone_for_a_reason() {
+    let mut backed = Backed::with(true);
+    let digest = image::digest(&backed.daemon.path("pulled.img"));
+    let base = |backed: &Backed| backed.api.get_snapshot(&backed.base.id).expect("a record");
+    for seed in [1, 2] {
+        backed.work(seed);
+        backed.restart_host();
+        let found = base(&backed);
+        assert_eq!(found.state(), SnapshotState::Ready, "{found:?}");
+        assert_eq!(image::digest(found.view_path.as_ref()), digest);
+    }
+    let (trust, _) = backed.go_on();
+    assert!([Trust::Continuous, Trust::Superset].contains(&trust));
+    let released = backed.api.snapshot("vol");
+    backed.api.release(&released.id).expect("a release");
+    backed.restart_host();
+    let found = backed.api.get_snapshot(&released.id).expect("a record");
+    assert_eq!(found.state(), SnapshotState::Released, "{found:?}");
+    assert_eq!(base(&backed).state(), SnapshotState::Ready);
+    // Others wrote to the volume: what the view would show is not certain any more.
+    backed.rest();
+    let image = backed.daemon.path("vol.img");
+    backed.restart_host_with(|| image::scribble(&image, 100 * MIB, MIB, &mut Random::new(5)));
+    let lost = base(&backed);
+    assert_eq!(lost.state(), SnapshotState::Lost, "{lost:?}");
+    assert!(lost.state_reason.contains("modified"), "{lost:?}");
+}
+
+#[test]
+fn durable_snapshots_need_durable_tracking() {
+    let daemon = Daemon::start();
+    let origin = daemon.path("vol.img");
+    image::sparse(&origin, 8 * MIB);
+    let mut asked = attach_request("vol", &origin, &daemon.path("vol.area"), 8 * MIB);
+    let store = asked.store.as_mut().expect("a store is asked for");
+    store.durable_snapshots = true;
+    store.durability = TrackingDurability::Volatile.into();
+    let refused = daemon.api().attach(asked.clone());
+    let refused = refused.expect_err("snapshots that outlive their tracking");
+    assert_eq!(refused.reason, "INVALID_ARGUMENT", "{refused:?}");
+    let store = asked.store.as_mut().expect("a store is asked for");
+    store.durability = TrackingDurability::Unspecified.into();
+    let memory = Path::new("/dev/shm").join(format!("tidemark-kept-{}", std::process::id()));
+    store.area_path = memory.display().to_string();
+    let refused = daemon.api().attach(asked).expect_err("an area in memory");
+    assert_eq!(refused.reason, "UNSUPPORTED", "{refused:?}");
+    let _ = fs::remove_file(&memory);
 }
 
 #[test]

@@ -99,6 +99,11 @@ fn i2_sees_old_data_that_is_not_kept() {
 }
 
 #[test]
+fn i2_sees_old_data_that_is_not_told_of_durably() {
+    sees(Step::TellCopies, Invariant::ExactViews);
+}
+
+#[test]
 fn i3_sees_a_view_that_does_not_ask_again() {
     sees(Step::AskAgain, Invariant::ExactViews);
 }

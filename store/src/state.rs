@@ -11,7 +11,7 @@
 use std::{
     io,
     path::Path,
-    sync::atomic::Ordering::{Acquire, Release},
+    sync::atomic::Ordering::{AcqRel, Acquire, Release},
 };
 
 use crate::{
@@ -28,7 +28,7 @@ pub const MAX_CHECKPOINTS: usize = if cfg!(loom) { 4 } else { 1024 };
 pub const MAX_CAUSE_BYTES: usize = 256;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"TIDESTAT");
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// No volume sees as many cuts; damage does.
 const NO_EPOCH: Epoch = Epoch(1 << 62);
@@ -36,6 +36,7 @@ const NO_EPOCH: Epoch = Epoch(1 << 62);
 const COMMIT: usize = 10;
 const ALIVE: usize = 11;
 const FRESH: usize = 12;
+const COMMITS: usize = 13;
 const LINEAGES: usize = 16;
 const LINEAGE_WORDS: usize = 4 + MAX_CAUSE_BYTES / 8;
 const SNAPSHOTS: usize = 512;
@@ -88,7 +89,7 @@ pub enum Fate {
 }
 
 impl Fate {
-    const fn to_word(self) -> u64 {
+    pub(crate) const fn to_word(self) -> u64 {
         match self {
             Self::Live => 1,
             Self::Released => 2,
@@ -97,7 +98,7 @@ impl Fate {
         }
     }
 
-    const fn of_word(word: u64) -> Option<Self> {
+    pub(crate) const fn of_word(word: u64) -> Option<Self> {
         match word {
             1 => Some(Self::Live),
             2 => Some(Self::Released),
@@ -119,6 +120,8 @@ pub struct SnapshotEntry {
     pub created_us: u64,
     /// Whether it is readable.
     pub fate: Fate,
+    /// What was written before its cut is on the origin's medium.
+    pub settled: bool,
 }
 
 /// A checkpoint's entry.
@@ -243,6 +246,17 @@ impl State {
         self.word(ALIVE).store(now_us, Release);
     }
 
+    /// The number of the next commit of the slot table, see [`crate::cow::table`]; greater than every
+    /// one before.
+    pub fn next_commit(&self) -> u64 {
+        self.word(COMMITS).fetch_add(1, AcqRel) + 1
+    }
+
+    /// Commits up to this number were made before the state was.
+    pub fn set_commits(&self, commits: u64) {
+        self.word(COMMITS).store(commits, Release);
+    }
+
     /// Slots below this number have been used.
     pub(crate) fn fresh(&self) -> &AtomicU64 {
         self.word(FRESH)
@@ -268,6 +282,7 @@ impl State {
             epoch: Epoch(word(1)),
             created_us: word(2),
             id: id_of([word(3), word(4)]),
+            settled: word(5) != 0,
         })
     }
 
@@ -276,10 +291,13 @@ impl State {
         let words = self.snapshot_words(place);
         words[0].store(0, Release);
         let [high, low] = id_words(entry.id);
-        for (word, value) in words[1..]
-            .iter()
-            .zip([entry.epoch.0, entry.created_us, high, low])
-        {
+        for (word, value) in words[1..].iter().zip([
+            entry.epoch.0,
+            entry.created_us,
+            high,
+            low,
+            entry.settled.into(),
+        ]) {
             word.store(value, Release);
         }
         words[0].store(entry.fate.to_word(), Release);
@@ -288,6 +306,11 @@ impl State {
     /// Changes what became of a snapshot.
     pub fn set_fate(&self, place: usize, fate: Fate) {
         self.snapshot_words(place)[0].store(fate.to_word(), Release);
+    }
+
+    /// Notes that a snapshot is settled.
+    pub fn settle_snapshot(&self, place: usize) {
+        self.snapshot_words(place)[5].store(1, Release);
     }
 
     /// Frees a place.
@@ -424,6 +447,7 @@ mod tests {
             epoch: Epoch(4),
             created_us: 99,
             fate: Fate::Live,
+            settled: true,
         };
         state.set_snapshot(1023, &entry);
         assert!(state.add_checkpoint(CheckpointEntry {

@@ -14,10 +14,11 @@ use std::{process::ExitCode, time::Duration, time::Instant};
 use tidemark_agent::volume::Step;
 use tidemark_tests::simulation::{Campaign, Count, Failure, Fault, Plan, run, shrink};
 
-const DEFECTS: [Step; 9] = [
+const DEFECTS: [Step; 10] = [
     Step::Mark,
     Step::TellFirst,
     Step::Preserve,
+    Step::TellCopies,
     Step::AskAgain,
     Step::Drain,
     Step::ForwardFlush,

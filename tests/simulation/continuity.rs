@@ -3,7 +3,7 @@
 //!
 //! Tracking state lives in memory that outlives the process and not the host, so a death costs
 //! nothing. After a power cut a new lineage begins; or, where tracking is durable, the lineage goes
-//! on, with what was acknowledged and without snapshots.
+//! on with what was acknowledged: with snapshots where they are durable too, else without.
 
 use std::sync::Arc;
 
@@ -65,6 +65,7 @@ pub(super) fn options(world: &World, volume: usize) -> Options<Handle, Handle, S
         clock: SimClock(Arc::clone(&world.context)),
         continuity,
         durable: world.shape.durable,
+        durable_snapshots: world.shape.durable_snapshots,
         distrust: past.distrust.clone(),
         max_active_regions: world.shape.max_active,
     }

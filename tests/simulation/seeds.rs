@@ -11,7 +11,7 @@ pub struct Named {
 }
 
 /// In the order in which they were found, each with the seeds that found it.
-pub const SEEDS: [Named; 4] = [
+pub const SEEDS: [Named; 6] = [
     Named {
         found: "a hold lasted an hour longer when the host's clock was set back by one",
         seeds: &[241, 434, 442],
@@ -30,5 +30,16 @@ pub const SEEDS: [Named; 4] = [
         found: "a diff told blocks as zero after a power cut had undone the discard, which nobody \
                 had flushed",
         seeds: &[444, 501_034],
+    },
+    Named {
+        found: "a header, or the wiping of one, that a dead process had in flight came to the medium or \
+                did not, after its successor had begun an image there: a power cut then ended the \
+                lineage",
+        seeds: &[20_270_298, 5_000_666],
+    },
+    Named {
+        found: "the shadow of an earlier commit was put over pages of a later one, after a process \
+                died between two commits: a durable snapshot showed other bytes",
+        seeds: &[5_000_013],
     },
 ];

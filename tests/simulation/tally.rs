@@ -86,6 +86,8 @@ pub enum Count {
     NewLineages,
     /// Lineages that went on after a power cut.
     Recoveries,
+    /// Snapshots that outlived a power cut.
+    SnapshotsKept,
     /// Diffs that say how much they may tell too much.
     OverReports,
     /// Times that tracking was found not to outlive the host, though it should.
@@ -113,7 +115,7 @@ pub enum Count {
 }
 
 /// All of them, and what a reader calls them.
-const NAMES: [(Count, &str); 50] = [
+const NAMES: [(Count, &str); 51] = [
     (Count::Operations, "operations"),
     (Count::Worlds, "worlds"),
     (Count::Steps, "steps"),
@@ -153,6 +155,7 @@ const NAMES: [(Count, &str); 50] = [
     (Count::Resets, "resets of tracking"),
     (Count::NewLineages, "new lineages at an open"),
     (Count::Recoveries, "lineages kept over a power cut"),
+    (Count::SnapshotsKept, "snapshots kept"),
     (Count::OverReports, "diffs with a bound"),
     (Count::Suspensions, "journals found suspended"),
     (Count::Housekeeps, "housekeeping"),

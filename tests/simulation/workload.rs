@@ -43,6 +43,8 @@ pub(super) struct Shape {
     pub(super) keeps_requests: bool,
     /// Tracking outlives the host.
     pub(super) durable: bool,
+    /// Snapshots do, too.
+    pub(super) durable_snapshots: bool,
     /// Regions that may be active, where that is not left to the engine.
     pub(super) max_active: Option<u64>,
     /// For the lineage of requests: shares of 100.
@@ -67,7 +69,7 @@ impl Shape {
         let volumes = (0..count)
             .map(|_| draw_volume(choices, small_store))
             .collect();
-        Self {
+        let mut shape = Self {
             volumes,
             hosts: usize_of(choices.between(1, 8)),
             operations: choices.between(400, 2000),
@@ -76,6 +78,7 @@ impl Shape {
             life_steps: [200, 2000, 8000][choices.index(3)],
             keeps_requests: choices.per_mille(700),
             durable: choices.per_mille(600),
+            durable_snapshots: false,
             max_active: [None, Some(1), Some(4)][choices.index(3)],
             mix: Mix {
                 reads: choices.below(30),
@@ -86,7 +89,14 @@ impl Shape {
                 odd: [0, 10, 60][choices.index(3)],
                 large: [0, 3, 15][choices.index(3)],
             },
+        };
+        // Not drawn: worlds without them stay as they were.
+        shape.durable_snapshots = shape.durable && plan.seed % 2 == 1;
+        for volume in shape.volumes.iter_mut().filter(|_| shape.durable_snapshots) {
+            let layout = Layout::of(volume.geometry);
+            volume.area_bytes += layout.min_capacity(true) - layout.min_capacity(false);
         }
+        shape
     }
 }
 
@@ -110,7 +120,7 @@ fn draw_volume(choices: &Stream, small_store: bool) -> VolumeShape {
     let slow = Duration::from_micros(choices.between(100, 50_000));
     VolumeShape {
         geometry,
-        area_bytes: Layout::of(geometry).min_capacity()
+        area_bytes: Layout::of(geometry).min_capacity(false)
             + slots * geometry.block_bytes()
             + choices.below(4096),
         discard_zeroes: choices.per_mille(700),

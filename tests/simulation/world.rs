@@ -268,9 +268,20 @@ impl World {
 
     /// Ends all trouble, lets everybody end, and checks everything once more.
     fn finish(&self, life: &Rc<Life>, schedule: &mut Schedule) -> Result<(), Failure> {
-        let context = &self.context;
-        context.set_calm(true);
+        self.context.set_calm(true);
         life.stop();
+        self.let_end(life, schedule)?;
+        checkers::everything(life)?;
+        for volume in 0..life.count() {
+            life.start("releaser", checkers::let_all_go(Rc::clone(life), volume));
+        }
+        life.start_jobs(schedule);
+        self.let_end(life, schedule)?;
+        (0..life.count()).try_for_each(|volume| checkers::i8_nothing_leaks(life, volume))
+    }
+
+    fn let_end(&self, life: &Rc<Life>, schedule: &mut Schedule) -> Result<(), Failure> {
+        let context = &self.context;
         let until_us = context.now_us() + PATIENCE_US;
         while schedule.has_more_than(&continuity::ENDLESS) {
             let stuck = !schedule.step()? && !context.advance();
@@ -280,7 +291,7 @@ impl World {
             life.start_jobs(schedule);
             self.look(life)?;
         }
-        checkers::everything(life)
+        Ok(())
     }
 
     fn hang(&self, schedule: &Schedule) -> Failure {

@@ -148,6 +148,8 @@ pub struct AttachArgs {
     pub transport: Transport,
     /// Whether its tracking is to outlive the host.
     pub durability: Durability,
+    /// Whether its snapshots are, too.
+    pub durable_snapshots: bool,
     /// Idempotency key; empty is none.
     pub request_id: String,
 }

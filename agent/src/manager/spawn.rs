@@ -147,6 +147,9 @@ fn arguments(paths: &Paths, record: &VolumeRecord) -> Vec<OsString> {
     add("--volume-id", record.id.to_string().into());
     add("--transport", record.transport.name().into());
     add("--durability", record.durability.name().into());
+    if record.durable_snapshots {
+        arguments.push("--durable-snapshots".into());
+    }
     arguments
 }
 
@@ -254,6 +257,7 @@ mod tests {
             policy,
             transport: Transport::Ublk,
             durability: Durability::Durable,
+            durable_snapshots: true,
             distrust: None,
             origin_identity: None,
             attached_us: 0,
@@ -279,7 +283,7 @@ mod tests {
         let expected = "volume|data|--runtime-dir|/run/t|--origin|/images/a b|--area|/areas/x|\
                         --area-size|1048576|--block-bytes|8192|--policy|slow|\
                         --max-write-delay-ms|50|--volume-id|07070707070707070707070707070707|\
-                        --transport|ublk|--durability|durable";
+                        --transport|ublk|--durability|durable|--durable-snapshots";
         assert_eq!(line.join("|"), expected);
         let kept = arguments(&paths(), &record(FullPolicy::Drop, 0));
         assert!(!kept.contains(&"--area-size".into()));

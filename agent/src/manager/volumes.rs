@@ -228,6 +228,7 @@ impl Manager {
             policy: args.policy,
             transport: args.transport,
             durability: args.durability,
+            durable_snapshots: args.durable_snapshots,
             distrust: None,
             origin_identity: None,
             attached_us: self.config.clock.now_us(),
@@ -448,6 +449,7 @@ fn attach_arguments(args: &AttachArgs) -> Arguments {
         .and(format!("{policy:?}"))
         .and(args.transport.name())
         .and(args.durability.name())
+        .and([u8::from(args.durable_snapshots)])
 }
 
 fn exists(name: &str) -> Error {

@@ -209,5 +209,6 @@ fn store(record: &VolumeRecord) -> v1::StoreConfig {
             Durability::Volatile => v1::TrackingDurability::Volatile.into(),
             Durability::Durable => v1::TrackingDurability::Durable.into(),
         },
+        durable_snapshots: record.durable_snapshots,
     }
 }

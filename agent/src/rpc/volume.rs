@@ -131,9 +131,14 @@ fn attach_args(asked: v1::AttachVolumeRequest) -> Result<AttachArgs, Error> {
             return Err(Error::invalid("store.durability", why));
         }
     };
+    if store.durable_snapshots && durability == Durability::Volatile {
+        let why = "snapshots outlive the host only where tracking does: ask for DURABLE too";
+        return Err(Error::invalid("store.durable_snapshots", why));
+    }
     Ok(AttachArgs {
         transport,
         durability,
+        durable_snapshots: store.durable_snapshots,
         name: asked.name,
         origin_path: asked.origin_path.into(),
         block_bytes: asked.block_bytes,

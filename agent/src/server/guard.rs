@@ -133,7 +133,7 @@ impl Guard {
             Ok(Sight::Interposed(_) | Sight::Suspended) => Ok(()),
             Ok(Sight::Bypassed(Bypass::Around(sectors))) => {
                 let cause = format!("{} sectors were written around us", sectors.total());
-                self.volume.lose_snapshots(&cause);
+                block_on(self.volume.lose_snapshots(&cause));
                 insertion.rebase().map_err(|error| error.to_string())?;
                 self.reset(&cause)
             }
@@ -156,7 +156,7 @@ impl Guard {
     /// Puts the volume over us once more. What was written meanwhile is not known, so tracking
     /// starts anew, but only then: nothing may be missed after it did.
     fn insert_again(&self, insertion: &mut Insertion, cause: &str) -> Result<(), String> {
-        self.volume.lose_snapshots(cause);
+        block_on(self.volume.lose_snapshots(cause));
         let failed =
             |error: InsertionError| format!("{cause}; putting it over us again failed: {error}");
         let adopted = insertion.adopt().map_err(failed)?;
@@ -178,7 +178,7 @@ impl Guard {
     /// A device cannot change its size under every kernel, and nobody uses ours now: a new
     /// process makes a new one.
     fn start_over(&self, cause: &str) -> ! {
-        self.volume.lose_snapshots(cause);
+        block_on(self.volume.lose_snapshots(cause));
         if let Err(error) = self.views.delete() {
             tracing::warn!(%error, "a view is left over");
         }

@@ -86,6 +86,9 @@ pub struct VolumeArgs {
     /// Whether tracking outlives the host
     #[arg(long, value_enum, default_value_t = DurabilityArg::Auto)]
     pub durability: DurabilityArg,
+    /// Snapshots outlive it too
+    #[arg(long)]
+    pub durable_snapshots: bool,
     /// The volume was attached before: a start without its state is a loss of tracking
     #[arg(long)]
     pub again: bool,

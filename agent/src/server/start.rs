@@ -285,6 +285,7 @@ fn open_engine(
         clock: SystemClock,
         continuity,
         durable: is_durable(args, area)?,
+        durable_snapshots: args.durable_snapshots,
         distrust: args.distrust.clone(),
         max_active_regions: None,
     }))?;
@@ -297,11 +298,13 @@ fn is_durable(args: &VolumeArgs, area: &AreaFile) -> Result<bool, StartError> {
     let in_memory = in_memory.map_err(StartError::io("looking at", area.path()))?;
     match args.durability {
         DurabilityArg::Volatile => Ok(false),
-        DurabilityArg::Auto => Ok(!in_memory),
-        DurabilityArg::Durable if in_memory => Err(StartError::AreaInMemory {
-            path: area.path().to_owned(),
-        }),
-        DurabilityArg::Durable => Ok(true),
+        DurabilityArg::Auto if !args.durable_snapshots => Ok(!in_memory),
+        DurabilityArg::Auto | DurabilityArg::Durable if in_memory => {
+            Err(StartError::AreaInMemory {
+                path: area.path().to_owned(),
+            })
+        }
+        DurabilityArg::Auto | DurabilityArg::Durable => Ok(true),
     }
 }
 

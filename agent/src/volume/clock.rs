@@ -38,6 +38,8 @@ pub enum Step {
     TellFirst,
     /// I2: old data is kept before it is overwritten.
     Preserve,
+    /// I2: the area tells of it before that, where snapshots outlive the host.
+    TellCopies,
     /// I3: a view asks the index again once the origin was read.
     AskAgain,
     /// I4: a cut waits for the changes in flight.

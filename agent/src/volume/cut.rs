@@ -15,6 +15,7 @@ use std::time::Duration;
 use tidemark_store::{
     changes::HistoryError,
     cow::LayersError,
+    journal::Placed,
     state::{CheckpointEntry, Fate, Lineage, MAX_CHECKPOINTS, MAX_SNAPSHOTS},
     units::{Epoch, Id},
 };
@@ -82,14 +83,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         let now_us = self.clock.now_us();
         let epoch = self.tracker.epoch();
-        if let Some(id) = snapshot {
-            self.layers
-                .add(id, epoch, now_us, &self.index)
-                .map_err(|error| match error {
-                    LayersError::Full => CutError::TooManySnapshots(MAX_SNAPSHOTS),
-                    LayersError::Exists(id) => CutError::Exists(id),
-                })?;
-        }
+        let placed = match snapshot {
+            Some(id) => Some(self.add_layer(id, epoch, now_us)?),
+            None => None,
+        };
         let entry = CheckpointEntry {
             epoch,
             created_us: now_us,
@@ -100,7 +97,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             let ended = self.tracker.current();
             self.tracker.roll().then_some(ended)
         };
-        if !self.journal.cut(entry, ended) {
+        if !self.journal.cut(entry, placed, ended) {
             self.state.remove_checkpoint(epoch);
             snapshot.map(|id| self.layers.end(id, Fate::Lost));
             return Err(CutError::State(Errno::EIO));
@@ -115,16 +112,30 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         })
     }
 
+    fn add_layer(&self, id: Id, epoch: Epoch, now_us: u64) -> Result<Placed, CutError> {
+        let added = self.layers.add(id, epoch, now_us, &self.index);
+        let (layer, snapshot) = added.map_err(|error| match error {
+            LayersError::Full => CutError::TooManySnapshots(MAX_SNAPSHOTS),
+            LayersError::Exists(id) => CutError::Exists(id),
+        })?;
+        let place = layer.number();
+        Ok(Placed { place, snapshot })
+    }
+
     /// Returns when every cut, reset and change so far outlives the host, or cannot be made to:
     /// before it does, a cut may be undone by a power cut.
     pub async fn settle(&self) {
         // What was written before a cut and lost with the host would differ from the cut's data,
         // and no change after the cut tells so.
-        if self.journal.is_durable()
-            && let Err(errno) = self.origin.flush().await
-        {
-            self.journal
-                .suspend(&format!("the origin cannot be flushed: {errno}"));
+        if self.journal.is_durable() {
+            let flushed = match self.settle_snapshots().await {
+                Ok(false) => self.origin.flush().await,
+                flushed => flushed.map(drop),
+            };
+            if let Err(errno) = flushed {
+                self.journal
+                    .suspend(&format!("the origin cannot be flushed: {errno}"));
+            }
         }
         self.journal.settle(&self.clock).await;
     }
@@ -148,13 +159,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
     }
 
-    /// Gives a snapshot's data back. Its checkpoint stays.
+    /// Gives a snapshot's data back. Its checkpoint stays. Where snapshots outlive the host, a power
+    /// cut may bring this one back until [`Volume::ends_told`] returns.
     pub fn release(&self, id: Id) -> Result<(), ReleaseError> {
         let entry = self
             .layers
             .get(id)
             .ok_or(ReleaseError::SnapshotNotFound(id))?;
-        if entry.fate == Fate::Live {
+        if self.fate_of(&entry) == Fate::Live {
             self.end_snapshot(id, Fate::Released, "");
         }
         Ok(())

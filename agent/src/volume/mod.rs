@@ -129,6 +129,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             counters: self.counters.sums(),
             changed_bytes: self.tracker.changed_blocks() * block,
             durability: self.journal.durability(),
+            keeps_snapshots: self.journal.keeps_snapshots(),
             recovered: self
                 .recovered
                 .filter(|_| self.tracker.epoch() == self.began),
@@ -141,7 +142,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let status = |(layer, entry): (_, state::SnapshotEntry)| SnapshotStatus {
             id: entry.id,
             epoch: entry.epoch,
-            fate: entry.fate,
+            fate: self.fate_of(&entry),
             preserved_bytes: u64::from(self.index.used_by(layer)) * block,
             created_us: entry.created_us,
         };
@@ -163,6 +164,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             // Nothing is lost: the maps stay in their earlier form.
             tracing::warn!(%error, "change maps could not be put in order");
         }
+        self.finish_ends();
         if self.wants_sweep.swap(false, AcqRel) {
             self.sweep();
         }
@@ -191,22 +193,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 self.space_freed.notify(usize::MAX);
             }
         }
-    }
-
-    /// Ends a live snapshot; its slots are freed by the next sweep.
-    fn end_snapshot(&self, id: Id, fate: state::Fate, why: &str) {
-        if !self.layers.end(id, fate) {
-            return;
-        }
-        self.wants_sweep
-            .store(true, std::sync::atomic::Ordering::Release);
-        let kind = match fate {
-            state::Fate::Live | state::Fate::Released => return,
-            state::Fate::Overflowed => EventKind::SnapshotOverflowed,
-            state::Fate::Lost => EventKind::SnapshotLost,
-        };
-        let message = format!("snapshot {id} is gone: {why}. The volume itself is not affected");
-        self.event(kind, id, message);
     }
 
     fn event(&self, kind: EventKind, snapshot: Id, message: String) {

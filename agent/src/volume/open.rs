@@ -9,7 +9,7 @@ use event_listener::Event;
 use tidemark_store::{
     area::{Layout, SUPERBLOCK_BYTES, Superblock, SuperblockError},
     cow::{Index, Layers},
-    journal::Recovered,
+    journal::{Placed, Recovered},
     state::{Fate, Identity, Lineage, State},
     units::{Epoch, Geometry, Id},
 };
@@ -50,6 +50,8 @@ pub struct Options<O, A, C> {
     /// Tracking is to outlive the host: the area is on a medium that does, and
     /// [`Volume::keep_journal`] runs.
     pub durable: bool,
+    /// Snapshots are to outlive it too; without effect where tracking does not.
+    pub durable_snapshots: bool,
     /// Why what the area's journal tells must not be believed.
     pub distrust: Option<String>,
     /// Most regions that count as changed whole if the host stops; `None` chooses 4,096, or a 16th
@@ -81,14 +83,20 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         let buffers = Buffers::default();
         let recovery = recover(&options, &superblock, identity, &buffers).await?;
-        let (state, past) = open_state(&options, identity, recovery.failure)?;
+        let path = options.state_dir.join("state");
+        let found = State::open(&path, identity);
+        let found = found.map_err(|source| state_error(&path, source))?;
+        if found.is_none() && superblock.table {
+            forget_copies(&options, &superblock).await?;
+        }
+        let (state, past) = open_state(&options, found, identity, recovery.failure)?;
         let state = Arc::new(state);
         let layers = Layers::open(Arc::clone(&state));
         let index = Index::open(Arc::clone(&state), superblock.slots)
             .map_err(|source| state_error(&options.state_dir, source))?;
         let (tracker, reset) = open_tracker(&options, &state, &past)?;
         let stale = reset.is_some() || matches!(past, Past::None) || !options.durable;
-        if stale && recovery.newest.0 > 0 {
+        if stale && recovery.found.0 > 0 {
             // What it tells is of a lineage that ended, also if the host stops right now.
             let wiped = journal::wipe(&options.area, Layout::of(options.geometry)).await;
             wiped.map_err(OpenError::Stale)?;
@@ -110,8 +118,9 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             journal: Journal::new(
                 options.geometry,
                 options.durable,
+                superblock.table,
                 options.max_active_regions,
-                recovery.newest,
+                recovery.found,
             ),
             recovered: recovery.epoch,
             began,
@@ -125,8 +134,14 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             filling: AtomicBool::new(false),
             wants_sweep: AtomicBool::new(true),
         };
+        if recovery.table_is_damaged {
+            volume.journal.mend_table();
+        }
         if let Past::Broken(cause) = &past {
-            volume.lose_snapshots(cause);
+            // The journal tells of none of them any more: it was wiped.
+            for (_, entry) in volume.layers.all() {
+                volume.lose_untold(entry.id, cause);
+            }
         }
         if let Some(cause) = reset {
             volume.event(
@@ -143,11 +158,12 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     }
 
     /// Ends every live snapshot: other hands were on the origin, and views would show what they
-    /// changed.
-    pub fn lose_snapshots(&self, cause: &str) {
+    /// changed. When it returns neither a death nor a power cut brings one back.
+    pub async fn lose_snapshots(&self, cause: &str) {
         for (_, entry) in self.layers.all() {
             self.end_snapshot(entry.id, Fate::Lost, cause);
         }
+        self.ends_told().await;
     }
 
     /// Gives the area up, so that another volume may use it; the state is removed. The volume
@@ -181,16 +197,17 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
 ) -> Result<Superblock, OpenError> {
     let have = options.area.capacity();
     let layout = Layout::of(options.geometry);
-    let need = layout.min_capacity();
+    let table = options.durable && options.durable_snapshots;
+    let need = layout.min_capacity(table);
     if have < need {
         return Err(OpenError::AreaTooSmall { have, need });
     }
-    let slots = layout.slots_in(have);
+    let slots = layout.slots_in(have, table);
     let found = read_superblock(&options.area).await?;
     if let Some(found) = found {
         let ours = found.volume == options.volume_id
             && found.geometry == options.geometry
-            && found.slots == slots;
+            && (found.slots, found.table) == (slots, table);
         if ours {
             return Ok(found);
         }
@@ -208,6 +225,7 @@ async fn claim_area<O: Disk, A: Disk, C: Clock>(
         geometry: options.geometry,
         first_slot_bytes: layout.first_slot_bytes(),
         slots,
+        table,
     };
     write_superblock(&options.area, &fresh).await?;
     Ok(fresh)
@@ -255,14 +273,16 @@ async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(
 /// What became of looking into the area's journal.
 #[derive(Default)]
 struct Recovery {
-    /// Generation and half of the newest image.
-    newest: (u64, u64),
+    /// The highest generation of an image, and the half of one that is whole.
+    found: (u64, u64),
     /// Why nothing could be taken up from it, when it was looked at.
     failure: Option<String>,
     /// What to tell when something was.
     message: Option<String>,
     /// The epoch that was running then.
     epoch: Option<Epoch>,
+    /// The slot table is to be written anew.
+    table_is_damaged: bool,
 }
 
 /// Where the state is gone and the journal tells what it was: writes it anew.
@@ -272,11 +292,16 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
     identity: Identity,
     buffers: &Buffers,
 ) -> Result<Recovery, OpenError> {
-    let newest = journal::newest(&options.area, superblock).await;
+    let images = journal::images(&options.area, superblock).await;
     let mut recovery = Recovery {
-        newest: match &newest {
-            Ok(found) => found.map_or((0, 0), |(header, half)| (header.generation, half)),
-            Err(_) => (0, 0),
+        // The older one is whole for certain: a dead process may have had the newer one in hand.
+        found: match &images {
+            Ok(images) => match (images.first(), images.last()) {
+                (Some((newest, _)), Some((_, half))) => (newest.generation, *half),
+                _ => (0, 0),
+            },
+            // It may be readable again later, and must then be wiped by now.
+            Err(_) => (1, 0),
         },
         ..Recovery::default()
     };
@@ -284,18 +309,27 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
         return Ok(recovery);
     }
     // An image that is attached for the first time has none.
-    let known = match newest {
-        Ok(None) if matches!(options.continuity, Continuity::ModifiedAt(_)) => {
+    let known = match images {
+        Ok(images)
+            if images.is_empty() && matches!(options.continuity, Continuity::ModifiedAt(_)) =>
+        {
             return Ok(recovery);
         }
-        Ok(newest) => known(options, superblock, newest, buffers).await,
+        Ok(images) => known(options, superblock, &images, buffers).await,
         Err(why) => Err(why),
     };
     match known {
-        Ok(known) => {
-            let restored = journal::restore(&options.state_dir, identity, &known, random_u64());
-            restored.map_err(|source| state_error(&options.state_dir, source))?;
-            recovery.message = Some(recovered(&known));
+        Ok((known, half)) => {
+            recovery.found.1 = half;
+            let dir = &options.state_dir;
+            let table = journal::Table::new(&options.area, superblock);
+            let table = superblock
+                .table
+                .then_some((table, &options.origin, buffers));
+            let restored = journal::restore(dir, identity, &known, random_u64(), table).await;
+            let copies = restored.map_err(|source| state_error(dir, source))?;
+            recovery.message = Some(recovered(&known, superblock.table, &copies));
+            recovery.table_is_damaged = copies.is_err();
             recovery.epoch = Some(known.running.last);
         }
         Err(why) => recovery.failure = Some(why),
@@ -307,30 +341,54 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
 async fn known<O: Disk, A: Disk, C: Clock>(
     options: &Options<O, A, C>,
     superblock: &Superblock,
-    newest: Option<journal::Newest>,
+    images: &journal::Images,
     buffers: &Buffers,
-) -> Result<Recovered, String> {
+) -> Result<(Recovered, u64), String> {
     if let Some(why) = &options.distrust {
         return Err(why.clone());
     }
     if let Continuity::Broken(why) = &options.continuity {
         return Err(why.clone());
     }
-    let known = journal::recover(&options.area, superblock, newest).await?;
+    let (known, half) = journal::recover(&options.area, superblock, images).await?;
     let stopped_us = known.written_us.saturating_add(ALIVE_SLACK_US);
     if matches!(options.continuity, Continuity::ModifiedAt(at) if at > stopped_us) {
         return Err("the origin was modified after its tracking stopped".to_owned());
     }
     journal::compare(&known.origin, &options.origin, buffers).await?;
-    Ok(known)
+    Ok((known, half))
 }
 
-fn recovered(known: &Recovered) -> String {
+fn recovered<E: std::fmt::Display>(
+    known: &Recovered,
+    keeps_snapshots: bool,
+    copies: &Result<(), E>,
+) -> String {
     let regions = known.active.len();
+    let live = |placed: &&Placed| placed.snapshot.fate == Fate::Live;
+    let live = known.snapshots.iter().filter(live).count();
+    let snapshots = match copies {
+        _ if !keeps_snapshots => "snapshots are gone".to_owned(),
+        Ok(()) => format!("so do {live} snapshots"),
+        Err(why) => format!("{live} snapshots are lost: {why}"),
+    };
     format!(
         "tracking goes on where the host stopped; {regions} MiB that were being changed then count \
-         as changed whole, and snapshots are gone"
+         as changed whole, and {snapshots}"
     )
+}
+
+/// Before a state is begun that knows of no copies: the slot table must not tell of any when the host
+/// stops, and the journal of no snapshot that needs them.
+async fn forget_copies<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    superblock: &Superblock,
+) -> Result<(), OpenError> {
+    let layout = Layout::of(options.geometry);
+    let wiped = journal::wipe(&options.area, layout).await;
+    wiped.map_err(OpenError::Stale)?;
+    let table = journal::Table::new(&options.area, superblock);
+    table.clear().await.map_err(OpenError::Area)
 }
 
 /// What a predecessor left.
@@ -346,11 +404,11 @@ enum Past {
 /// The state to go on with.
 fn open_state<O, A, C: Clock>(
     options: &Options<O, A, C>,
+    found: Option<State>,
     identity: Identity,
     not_recovered: Option<String>,
 ) -> Result<(State, Past), OpenError> {
     let path = options.state_dir.join("state");
-    let found = State::open(&path, identity).map_err(|source| state_error(&path, source))?;
     let Some(state) = found else {
         let cause = match (&options.continuity, &not_recovered) {
             (Continuity::Broken(cause), _) => cause,

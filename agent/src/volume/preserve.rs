@@ -13,7 +13,7 @@ use tidemark_store::{
     units::{BlockRange, Epoch},
 };
 
-use super::{Clock, Volume};
+use super::{Clock, Step, Volume};
 use crate::{disk::Disk, request::Errno};
 
 /// Old data copied at a time, in bytes: large enough for sequential speed, small enough that
@@ -96,23 +96,38 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     ///
     /// Exactly the blocks are copied, each once for all snapshots. A block that was published
     /// before, by a request that a dead process left and the kernel replays, is not copied again.
+    ///
+    /// Where snapshots outlive the host, the area's slot table tells of the copies by then.
     pub(super) async fn preserve(&self, blocks: BlockRange) {
+        if let Some(group) = self.copy_missing(blocks).await
+            && !self.clock.omits(Step::TellCopies)
+        {
+            self.journal.copies_told(group, &self.clock).await;
+        }
+    }
+
+    /// Publishes what is missing; the group of copies to wait for.
+    async fn copy_missing(&self, blocks: BlockRange) -> Option<u64> {
+        let mut group = None;
         let batch = (BATCH_BYTES / self.geometry.block_bytes()).max(1);
         let mut at = blocks.start;
         while at < blocks.end {
             // Asked anew each time: the store may have filled and dropped the newest snapshot.
             let Some((layer, epoch)) = self.newest_layer() else {
-                return;
+                break;
             };
             let run = self.next_missing(BlockRange::new(at, blocks.end), epoch, batch);
             if run.is_empty() {
-                return;
+                break;
             }
-            at = match self.make_room(run.len()).await {
-                Some(slots) => self.preserve_run(run, slots, layer).await,
-                None => run.start,
-            };
+            at = run.start;
+            if let Some(slots) = self.make_room(run.len()).await {
+                let part = BlockRange::new(run.start, run.start + u64::from(slots.count));
+                group = self.preserve_run(part, slots, layer).await.max(group);
+                at = part.end;
+            }
         }
+        group
     }
 
     fn newest_layer(&self) -> Option<(Layer, Epoch)> {
@@ -133,14 +148,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         BlockRange::new(start, end)
     }
 
-    /// Copies as many blocks of `run` as `slots` hold; returns where to go on.
-    async fn preserve_run(&self, run: BlockRange, slots: SlotRun, layer: Layer) -> u64 {
-        let part = BlockRange::new(run.start, run.start + u64::from(slots.count));
+    /// Copies blocks to as many slots; the group in which the area tells of them.
+    async fn preserve_run(&self, part: BlockRange, slots: SlotRun, layer: Layer) -> Option<u64> {
+        let mut group = None;
         let len = usize::try_from(part.len() * self.geometry.block_bytes()).unwrap_or(0);
         let mut buffer = self.buffers.take(len);
         match self.copy(part, slots, &mut buffer).await {
             Ok(()) => {
                 self.publish(part, slots, layer, &buffer);
+                group = self.journal.tell_copies(slots);
                 self.counters
                     .preserved_bytes
                     .fetch_add(buffer.len() as u64, Relaxed);
@@ -148,10 +164,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             Err(failure) => {
                 self.index.give_back(slots);
                 self.lose_readers_of(part, &failure);
+                self.ends_told().await;
             }
         }
         self.buffers.put(buffer);
-        part.end
+        group
     }
 
     /// Reads old data and puts it into its slots. The last block of the volume is filled up with

@@ -43,7 +43,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 return Some(slots);
             }
         }
-        self.drop_oldest();
+        self.drop_oldest().await;
         self.take_or_sweep(wanted)
     }
 
@@ -101,16 +101,15 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         self.counters.delayed_us.fetch_add(waited, Relaxed);
     }
 
-    fn drop_oldest(&self) {
-        let live = self
-            .layers
-            .all()
-            .into_iter()
-            .find(|(_, entry)| entry.fate == Fate::Live);
-        if let Some((_, entry)) = live {
+    /// Returns when it no longer needs its slots. One that ends already makes room enough.
+    async fn drop_oldest(&self) {
+        let all = self.layers.all();
+        let live = all.iter().find(|(_, entry)| entry.fate == Fate::Live);
+        if let Some((_, entry)) = live.filter(|(_, entry)| self.fate_of(entry) == Fate::Live) {
             let why = "the snapshot store is full";
             self.event(EventKind::StoreFull, Id::NIL, why.to_owned());
             self.end_snapshot(entry.id, Fate::Overflowed, why);
         }
+        self.ends_told().await;
     }
 }

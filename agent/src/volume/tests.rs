@@ -3,5 +3,6 @@
 
 mod durable;
 mod faults;
+mod kept;
 mod model;
 mod world;

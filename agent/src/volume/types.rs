@@ -125,6 +125,8 @@ pub struct Status {
     pub changed_bytes: u64,
     /// Whether tracking outlives the host.
     pub durability: Durability,
+    /// Whether snapshots outlive it too, as long as tracking does.
+    pub keeps_snapshots: bool,
     /// The epoch that was running when the host stopped, where tracking was taken up from the area
     /// by this process, until it has ended an epoch itself.
     pub recovered: Option<Epoch>,

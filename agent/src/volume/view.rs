@@ -83,7 +83,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// The entry of a snapshot that can be read, or why it cannot.
     pub(super) fn live_snapshot(&self, id: Id) -> Result<SnapshotEntry, ViewError> {
         let entry = self.layers.get(id).ok_or(ViewError::NotFound(id))?;
-        match entry.fate {
+        match self.fate_of(&entry) {
             Fate::Live => Ok(entry),
             Fate::Released => Err(ViewError::Released(id)),
             Fate::Overflowed => Err(ViewError::Overflowed(id)),

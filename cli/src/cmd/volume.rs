@@ -92,6 +92,9 @@ pub(crate) struct AttachArgs {
     /// Whether tracking survives a restart or a power cut of the host
     #[arg(long, value_enum, default_value = "auto")]
     durability: Durability,
+    /// Snapshots survive it too; the first write to a block under one then waits for the area's disk
+    #[arg(long)]
+    durable_snapshots: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum, PartialEq, Eq, Debug)]
@@ -221,6 +224,7 @@ async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow:
         full_policy: full_policy.into(),
         max_write_delay: slow.then(|| units::to_proto(args.max_write_delay)),
         durability: TrackingDurability::from(args.durability).into(),
+        durable_snapshots: args.durable_snapshots,
     };
     let request = AttachVolumeRequest {
         name: args.name,
@@ -432,7 +436,12 @@ fn tracking_line(volume: &Volume) -> String {
         line.push_str(&format!(", tracked since {since}"));
     }
     match TrackingDurability::try_from(volume.durability) {
-        Ok(TrackingDurability::Durable) => line.push_str(", survives a restart of the host"),
+        Ok(TrackingDurability::Durable) => line.push_str(match &volume.store {
+            Some(store) if store.durable_snapshots => {
+                ", survives a restart of the host as snapshots do"
+            }
+            _ => ", survives a restart of the host",
+        }),
         Ok(TrackingDurability::Volatile) => line.push_str(", ends with the host"),
         Ok(TrackingDurability::Suspended) => line.push_str(&format!(
             ", WOULD NOT SURVIVE a restart of the host now: {}",

@@ -1,18 +1,23 @@
 //! The area: the file or device that holds a volume's preserved blocks.
 //!
 //! ```text
-//! superblock A | superblock B | ... | journal, half 0 | journal, half 1 | slot 0 | slot 1 | ...
+//! superblock A | superblock B | ... | journal, half 0 | journal, half 1 | slot 0 | ... | slot table
 //! 0              4 KiB                64 KiB                            a whole MiB
 //! ```
 //!
-//! The [`Layout`] follows from the volume's size. The journal is [`crate::journal`]'s. A slot holds one block. Which block of which snapshot it holds, and its checksum, is in the
-//! state file (see [`crate::cow`]). FORMAT.md, "Area", is the contract.
+//! The [`Layout`] follows from the volume's size. The journal is [`crate::journal`]'s. A slot holds
+//! one block. Which block of which snapshot it holds, and its checksum, is in the state file (see
+//! [`crate::cow`]), and where snapshots outlive the host in the slot table too. FORMAT.md, "Area", is
+//! the contract.
 
 mod superblock;
 
 pub use superblock::{SUPERBLOCK_BYTES, Superblock, SuperblockError};
 
-use crate::units::{ByteRange, Geometry};
+use crate::{
+    cow::table::{self, PAGE_BYTES, PAGE_SLOTS, SHADOW_BYTES},
+    units::{ByteRange, Geometry},
+};
 
 /// Where the journal begins.
 const JOURNAL_BYTES: u64 = 64 << 10;
@@ -20,6 +25,8 @@ const JOURNAL_BYTES: u64 = 64 << 10;
 const ALIGN_BYTES: u64 = 1 << 20;
 /// What a half of the journal has besides the room for images.
 const LOG_BYTES: u64 = 256 << 10;
+/// What a slot table has besides its pages.
+const SHADOWS_BYTES: u64 = 2 * SHADOW_BYTES as u64;
 /// The fewest slots that make an area of use.
 pub const MIN_SLOTS: u32 = 64;
 /// The most slots: slot numbers have 32 bits, and the largest marks the end of a chain.
@@ -55,15 +62,41 @@ impl Layout {
         ByteRange::new(JOURNAL_BYTES + (which & 1) * len, len)
     }
 
-    /// Slots that fit into an area of `capacity` bytes; 0 when it is too small.
-    pub fn slots_in(self, capacity: u64) -> u32 {
-        let slots = capacity.saturating_sub(self.first_slot_bytes) / self.block_bytes;
+    /// Slots that fit into an area of `capacity` bytes, with a slot table behind them or without; 0
+    /// when it is too small.
+    pub fn slots_in(self, capacity: u64, with_table: bool) -> u32 {
+        let room = capacity.saturating_sub(self.first_slot_bytes);
+        let slots = if with_table {
+            let room = room.saturating_sub(SHADOWS_BYTES);
+            let page_slots = u64::from(PAGE_SLOTS);
+            let page_bytes = PAGE_BYTES as u64;
+            let group = page_slots * self.block_bytes + page_bytes;
+            let rest = (room % group).saturating_sub(page_bytes) / self.block_bytes;
+            room / group * page_slots + rest
+        } else {
+            room / self.block_bytes
+        };
         u32::try_from(slots).unwrap_or(MAX_SLOTS).min(MAX_SLOTS)
     }
 
     /// The least capacity that is of use, in bytes.
-    pub fn min_capacity(self) -> u64 {
-        self.first_slot_bytes + u64::from(MIN_SLOTS) * self.block_bytes
+    pub fn min_capacity(self, with_table: bool) -> u64 {
+        if with_table {
+            return self.shadow(MIN_SLOTS, 1).end();
+        }
+        self.slots(0, MIN_SLOTS).end()
+    }
+
+    /// Where the slot table of an area with so many slots lies.
+    pub fn table(self, slots: u32) -> ByteRange {
+        let end = self.slots(0, slots).end();
+        ByteRange::new(end, table::table_bytes(slots))
+    }
+
+    /// Where the table's shadow of a commit lies.
+    pub fn shadow(self, slots: u32, commit: u64) -> ByteRange {
+        let bytes = SHADOW_BYTES as u64;
+        ByteRange::new(self.table(slots).end() + (commit & 1) * bytes, bytes)
     }
 
     /// Where `count` slots from `slot` on lie.
@@ -82,13 +115,40 @@ mod tests {
     #[test]
     fn slots_fill_the_area_and_not_more() {
         let layout = Layout::of(Geometry::new(1 << 30, 4096).unwrap());
-        assert_eq!(layout.slots_in(0), 0);
-        assert_eq!(layout.slots_in(layout.min_capacity()), MIN_SLOTS);
+        assert_eq!(layout.slots_in(0, false), 0);
+        assert_eq!(
+            layout.slots_in(layout.min_capacity(true) - 1, true),
+            MIN_SLOTS - 1
+        );
+        assert_eq!(layout.slots_in(layout.min_capacity(true), true), MIN_SLOTS);
         let capacity = layout.first_slot_bytes() + 4096 * 10 + 4095;
-        let slots = layout.slots_in(capacity);
+        let slots = layout.slots_in(capacity, false);
         assert_eq!(slots, 10);
         assert!(layout.slots(slots - 1, 1).end() <= capacity);
-        assert_eq!(layout.slots_in(u64::MAX), MAX_SLOTS);
+        assert_eq!(layout.slots_in(u64::MAX, false), MAX_SLOTS);
+        assert_eq!(layout.slots_in(u64::MAX, true), MAX_SLOTS);
+    }
+
+    #[test]
+    fn the_slot_table_lies_behind_the_slots() {
+        for block in [4096, 65536] {
+            let layout = Layout::of(Geometry::new(1 << 30, block).unwrap());
+            for more in (0..300 * u64::from(block)).step_by(4096) {
+                let capacity = layout.min_capacity(true) + more;
+                let slots = layout.slots_in(capacity, true);
+                let table = layout.table(slots);
+                assert_eq!(table.offset, layout.slots(slots - 1, 1).end());
+                assert_eq!(table.end(), layout.shadow(slots, 6).offset);
+                assert_eq!(
+                    layout.shadow(slots, 6).end(),
+                    layout.shadow(slots, 7).offset
+                );
+                assert!(layout.shadow(slots, 7).end() <= capacity, "{more}");
+                // One more would not fit.
+                assert!(layout.shadow(slots + 1, 7).end() > capacity, "{more}");
+                assert!(table.offset.is_multiple_of(4096));
+            }
+        }
     }
 
     #[test]

@@ -10,6 +10,8 @@ pub const SUPERBLOCK_BYTES: usize = 4096;
 
 const MAGIC: [u8; 8] = *b"TIDEAREA";
 const VERSION: u32 = 2;
+/// The area has a slot table.
+const WITH_TABLE: u32 = 3;
 /// The checksum covers the rest of the slot from here on.
 const BODY: usize = 16;
 const USED: usize = 88;
@@ -31,6 +33,8 @@ pub struct Superblock {
     pub first_slot_bytes: u64,
     /// Number of slots.
     pub slots: u32,
+    /// A table behind the slots tells of them, so that snapshots outlive the host.
+    pub table: bool,
 }
 
 /// A superblock slot holds no superblock that can be used.
@@ -43,7 +47,7 @@ pub enum SuperblockError {
     #[error("no area superblock")]
     NotAnArea,
     /// A version that this program does not know.
-    #[error("format version {0}; this program knows version 2")]
+    #[error("format version {0}; this program knows versions 2 and 3")]
     Version(u32),
     /// Damaged.
     #[error("checksum mismatch")]
@@ -58,7 +62,8 @@ impl Superblock {
     pub fn encode(&self) -> [u8; SUPERBLOCK_BYTES] {
         let mut bytes = [0; SUPERBLOCK_BYTES];
         bytes[..8].copy_from_slice(&MAGIC);
-        bytes[8..12].copy_from_slice(&VERSION.to_le_bytes());
+        let version = if self.table { WITH_TABLE } else { VERSION };
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
         let mut at = BODY;
         let mut put = |field: &[u8]| {
             bytes[at..at + field.len()].copy_from_slice(field);
@@ -72,7 +77,7 @@ impl Superblock {
         put(&self.first_slot_bytes.to_le_bytes());
         put(&u64::from(self.slots).to_le_bytes());
         debug_assert_eq!(at, USED);
-        let sum = crc32c::crc32c(&bytes[BODY..]);
+        let sum = checksum(&bytes);
         bytes[12..BODY].copy_from_slice(&sum.to_le_bytes());
         bytes
     }
@@ -86,10 +91,10 @@ impl Superblock {
             return Err(SuperblockError::NotAnArea);
         }
         let version = u32::from_le_bytes(field(bytes, 8));
-        if version != VERSION {
+        if ![VERSION, WITH_TABLE].contains(&version) {
             return Err(SuperblockError::Version(version));
         }
-        if u32::from_le_bytes(field(bytes, 12)) != crc32c::crc32c(&bytes[BODY..]) {
+        if u32::from_le_bytes(field(bytes, 12)) != checksum(bytes) {
             return Err(SuperblockError::Checksum);
         }
         let word = |at| u64::from_le_bytes(field(bytes, at));
@@ -103,8 +108,20 @@ impl Superblock {
                 .ok_or(SuperblockError::Malformed("geometry"))?,
             first_slot_bytes: word(72),
             slots: u32::try_from(word(80)).map_err(|_| SuperblockError::Malformed("slots"))?,
+            table: version == WITH_TABLE,
         })
     }
+}
+
+/// Covers the version too where there is more than one way to read the rest.
+fn checksum(bytes: &[u8; SUPERBLOCK_BYTES]) -> u32 {
+    let version = &bytes[8..12];
+    let begun = if version == VERSION.to_le_bytes() {
+        0
+    } else {
+        crc32c::crc32c(version)
+    };
+    crc32c::crc32c_append(begun, &bytes[BODY..])
 }
 
 /// `N` bytes from `at` on.
@@ -126,6 +143,7 @@ mod tests {
             geometry: Geometry::new(123_456_789, 8192).unwrap(),
             first_slot_bytes: 1 << 20,
             slots: 1000,
+            table: false,
         }
     }
 
@@ -150,6 +168,13 @@ mod tests {
         );
         assert_eq!(shown.replace(&shown[24..32], "CRC"), expected);
         assert_eq!(Superblock::decode(&bytes), Ok(superblock()));
+        let with_table = Superblock {
+            table: true,
+            ..superblock()
+        };
+        let bytes = with_table.encode();
+        assert_eq!(bytes[8], 3);
+        assert_eq!(Superblock::decode(&bytes), Ok(with_table));
     }
 
     proptest! {
@@ -168,8 +193,8 @@ mod tests {
             Err(SuperblockError::Empty)
         );
         let mut bytes = superblock().encode();
-        bytes[8] = 3;
-        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Version(3)));
+        bytes[8] = 4;
+        assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::Version(4)));
         bytes[0] = 0;
         assert_eq!(Superblock::decode(&bytes), Err(SuperblockError::NotAnArea));
     }

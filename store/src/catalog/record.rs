@@ -37,6 +37,8 @@ pub struct VolumeRecord {
     pub transport: Transport,
     /// Whether its tracking is to outlive the host.
     pub durability: Durability,
+    /// Whether its snapshots are, too.
+    pub durable_snapshots: bool,
     /// Why what the area tells of earlier tracking must not be believed.
     pub distrust: Option<String>,
     /// Which device or file the origin was when it was served last, where that can be told.

@@ -117,6 +117,10 @@ ALTER TABLE volumes ADD COLUMN durability TEXT NOT NULL DEFAULT 'auto'
 ALTER TABLE volumes ADD COLUMN distrust TEXT;
 ",
     "
+ALTER TABLE volumes ADD COLUMN durable_snapshots INTEGER NOT NULL DEFAULT 0
+    CHECK (durable_snapshots IN (0, 1));
+",
+    "
 -- Which device or file the origin was when it was served last; NULL where that cannot be told.
 ALTER TABLE volumes ADD COLUMN origin_identity TEXT;
 ",

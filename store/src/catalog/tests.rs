@@ -34,6 +34,7 @@ fn volume(name: &str, byte: u8) -> VolumeRecord {
         },
         transport: super::Transport::Ublk,
         durability: super::Durability::Volatile,
+        durable_snapshots: true,
         distrust: None,
         origin_identity: None,
         attached_us: 1,

@@ -21,9 +21,9 @@ impl Catalog {
             transaction.execute(
                 "INSERT INTO volumes (name, id, origin_path, area_path, area_size_bytes,
                     block_bytes, max_write_delay_ms, attached_us, transport,
-                    durability)
+                    durability, durable_snapshots)
                  VALUES (:name, :id, :origin, :area, :size, :block, :delay, :attached, :transport,
-                    :durability)",
+                    :durability, :snapshots)",
                 named_params! {
                     ":name": volume.name,
                     ":id": volume.id,
@@ -35,6 +35,7 @@ impl Catalog {
                     ":attached": volume.attached_us,
                     ":transport": volume.transport.name(),
                     ":durability": volume.durability.name(),
+                    ":snapshots": volume.durable_snapshots,
                 },
             )?;
             if let Some((request_id, record)) = request {
@@ -135,6 +136,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<VolumeRecord> {
         },
         transport: Transport::parse(&row.get::<_, String>("transport")?).unwrap_or_default(),
         durability: Durability::parse(&row.get::<_, String>("durability")?).unwrap_or_default(),
+        durable_snapshots: row.get("durable_snapshots")?,
         distrust: row.get("distrust")?,
         origin_identity: row.get("origin_identity")?,
         attached_us: row.get("attached_us")?,

@@ -8,7 +8,7 @@ use std::{
     },
 };
 
-use super::Layer;
+use super::{Layer, table::Copy};
 use crate::{
     media::Mapping,
     state::{MAX_SNAPSHOTS, State},
@@ -19,6 +19,8 @@ use crate::{
 /// A slot's word: the block in the low 48 bits, the layer above them; 0 is free.
 const BLOCK_BITS: u32 = 48;
 const BLOCK_MASK: u64 = (1 << BLOCK_BITS) - 1;
+/// The area's medium tells of the copy too, see [`super::table`].
+const TOLD: u64 = 1 << 63;
 /// Blocks whose chains start side by side, and that share a lock.
 const GROUP_BITS: u32 = 5;
 /// Locks over the chains. More than threads, so that two seldom meet.
@@ -225,6 +227,44 @@ impl Index {
         }
     }
 
+    /// The copy in a slot, and the word by which [`Index::mark_told`] knows it again.
+    pub fn copy_in(&self, slot: u32) -> Option<(Copy, u64)> {
+        let (block, Some(_)) = split(self.word(slot).load(Acquire)) else {
+            return None;
+        };
+        let _chain = self.lock_chain(block);
+        // The slot may have changed hands before the lock.
+        let word = self.word(slot).load(Acquire);
+        let (now, Some(layer)) = split(word) else {
+            return None;
+        };
+        let copy = Copy {
+            slot,
+            block,
+            epoch: self.epoch_of(layer),
+            checksum: self.state.checksums()[slot as usize].load(Acquire),
+        };
+        (now == block).then_some((copy, word))
+    }
+
+    /// Notes that the area's medium tells of the copy that a slot held, if it still does.
+    pub fn mark_told(&self, slot: u32, word: u64) {
+        // Else it changed hands, and whoever has it now tells of it.
+        let _ = self
+            .word(slot)
+            .compare_exchange(word, word | TOLD, Release, Relaxed);
+    }
+
+    /// Slots with copies of which the area's medium does not tell yet, ascending.
+    pub fn untold(&self) -> Vec<u32> {
+        let fresh = lock(&self.free).fresh;
+        let untold = |slot: &u32| {
+            let word = self.word(*slot).load(Acquire);
+            word != 0 && word & TOLD == 0
+        };
+        (0..fresh).filter(untold).collect()
+    }
+
     /// Every preserved block of an epoch at or after `from`, in no order, some more than once.
     pub fn blocks_from(&self, from: Epoch) -> impl Iterator<Item = u64> + '_ {
         let fresh = lock(&self.free).fresh;
@@ -344,8 +384,13 @@ fn join(block: u64, layer: Layer) -> u64 {
     (layer.place() as u64 + 1) << BLOCK_BITS | block
 }
 
+/// The word of a copy of which the area's medium tells.
+pub(super) fn told(block: u64, layer: Layer) -> u64 {
+    join(block & BLOCK_MASK, layer) | TOLD
+}
+
 fn split(word: u64) -> (u64, Option<Layer>) {
-    let layer = usize::try_from(word >> BLOCK_BITS)
+    let layer = usize::try_from((word & !TOLD) >> BLOCK_BITS)
         .ok()
         .and_then(|layer| layer.checked_sub(1));
     (word & BLOCK_MASK, layer.and_then(Layer::at))

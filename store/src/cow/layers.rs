@@ -31,6 +31,11 @@ impl Layer {
             .map(Self)
     }
 
+    /// Its place in the table, as stored.
+    pub fn number(self) -> u16 {
+        self.0
+    }
+
     /// Its place in the table.
     pub(super) fn place(self) -> usize {
         usize::from(self.0)
@@ -128,13 +133,14 @@ impl Layers {
         epoch: Epoch,
         created_us: u64,
         index: &Index,
-    ) -> Result<(), LayersError> {
+    ) -> Result<(Layer, SnapshotEntry), LayersError> {
         let layer = self.place_for(id, index)?;
         let entry = SnapshotEntry {
             id,
             epoch,
             created_us,
             fate: Fate::Live,
+            settled: false,
         };
         let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
         entries.retain(|(other, _)| *other != layer);
@@ -142,7 +148,7 @@ impl Layers {
         index.begin_layer(layer, epoch);
         entries.push((layer, entry));
         self.note_newest(&entries);
-        Ok(())
+        Ok((layer, entry))
     }
 
     /// Ends a live snapshot; `false` when it was not live.
@@ -158,6 +164,29 @@ impl Layers {
         self.state.set_fate(layer.place(), fate);
         self.note_newest(&entries);
         true
+    }
+
+    /// Notes that nothing from before the cuts up to `epoch` is in the origin's cache; whether that was
+    /// not known of a live snapshot.
+    pub fn settle(&self, epoch: Epoch) -> bool {
+        let mut entries = self.entries.write().unwrap_or_else(PoisonError::into_inner);
+        let mut news = false;
+        for (layer, entry) in entries.iter_mut() {
+            if entry.epoch <= epoch && !entry.settled {
+                entry.settled = true;
+                self.state.settle_snapshot(layer.place());
+                news |= entry.fate == Fate::Live;
+            }
+        }
+        news
+    }
+
+    /// The newest live snapshot that is not settled.
+    pub fn unsettled(&self) -> Option<Epoch> {
+        let entries = self.read();
+        let mut newest = entries.iter().rev();
+        let (_, entry) = newest.find(|(_, e)| e.fate == Fate::Live && !e.settled)?;
+        Some(entry.epoch)
     }
 
     fn place_for(&self, id: Id, index: &Index) -> Result<Layer, LayersError> {

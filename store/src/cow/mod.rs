@@ -20,6 +20,7 @@
 
 mod index;
 mod layers;
+pub mod table;
 
 pub use index::{Found, Index, SlotRun, Sweep};
 pub use layers::{Layer, Layers, LayersError};

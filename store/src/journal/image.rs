@@ -3,13 +3,15 @@
 //! The body is a sequence of items, each with its length, so that a writer can stream it and never
 //! holds more than one change set. It counts by its header, which is written last.
 
+use std::collections::BTreeMap;
+
 use super::{
     bytes::Fields,
-    record::{MAX_ORIGIN_BYTES, Regions, lineage, put_lineage},
+    record::{MAX_ORIGIN_BYTES, Placed, Regions, lineage, placed, put_lineage, put_placed},
 };
 use crate::{
     changes::ChangeSet,
-    state::{CheckpointEntry, Lineage},
+    state::{CheckpointEntry, Lineage, SnapshotEntry},
     units::{Epoch, Id},
 };
 
@@ -117,6 +119,8 @@ pub enum Item<'a> {
     Active(Regions),
     /// What was last seen of the origin.
     Origin(&'a [u8]),
+    /// A snapshot.
+    Snapshot(Placed),
 }
 
 impl Item<'_> {
@@ -150,6 +154,10 @@ impl Item<'_> {
                 payload.extend(&facts[..facts.len().min(MAX_ORIGIN_BYTES)]);
                 6
             }
+            Item::Snapshot(placed) => {
+                put_placed(&mut payload, placed);
+                7
+            }
         };
         into.extend(tag.to_le_bytes());
         into.extend((payload.len() as u64).to_le_bytes());
@@ -172,6 +180,8 @@ pub struct Image {
     pub active: Vec<Regions>,
     /// What was last seen of the origin.
     pub origin: Vec<u8>,
+    /// Snapshots by their places.
+    pub snapshots: BTreeMap<u16, SnapshotEntry>,
 }
 
 /// A whole header tells of an image that is not there.
@@ -199,7 +209,7 @@ fn decode(body: &[u8]) -> Option<Image> {
     let mut fields = Fields(body);
     let (mut known, mut running) = (None, None);
     let (mut checkpoints, mut ended, mut active) = (Vec::new(), Vec::new(), Vec::new());
-    let mut origin = Vec::new();
+    let (mut origin, mut snapshots) = (Vec::new(), BTreeMap::new());
     while !fields.0.is_empty() {
         let tag = fields.u32()?;
         let len = usize::try_from(fields.u64()?).ok()?;
@@ -217,6 +227,10 @@ fn decode(body: &[u8]) -> Option<Image> {
                 end: item.u64()?,
             }),
             6 => origin = item.take(item.0.len())?.to_vec(),
+            7 => {
+                let Placed { place, snapshot } = placed(&mut item)?;
+                snapshots.insert(place, snapshot);
+            }
             _ => return None,
         }
         item.0.is_empty().then_some(())?;
@@ -233,6 +247,7 @@ fn decode(body: &[u8]) -> Option<Image> {
         running,
         active,
         origin,
+        snapshots,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::bytes::{Fields, put_short_bytes};
 use crate::{
-    state::{CheckpointEntry, Lineage, MAX_CAUSE_BYTES},
+    state::{CheckpointEntry, Fate, Lineage, MAX_CAUSE_BYTES, MAX_SNAPSHOTS, SnapshotEntry},
     units::{Epoch, Id},
 };
 
@@ -59,6 +59,27 @@ pub enum Record {
     },
     /// What was seen of the origin, in its observer's own form of at most 512 bytes.
     Origin(Vec<u8>),
+    /// The cut that comes next leaves a snapshot too. It counts once it is settled.
+    Snapshot(Placed),
+    /// All that the host had written before the cuts of this epoch and earlier ones is on the
+    /// origin's medium.
+    Settled(Epoch),
+    /// A snapshot ended, and nothing is preserved for it any more.
+    End {
+        /// Which.
+        id: Id,
+        /// Why.
+        fate: Fate,
+    },
+}
+
+/// A snapshot and its place in the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Placed {
+    /// Where; whoever had the place before is forgotten.
+    pub place: u16,
+    /// What is known of it.
+    pub snapshot: SnapshotEntry,
 }
 
 /// Stored bytes are not a record.
@@ -115,6 +136,19 @@ impl Record {
                 into.push(9);
                 put_short_bytes(into, &facts[..facts.len().min(MAX_ORIGIN_BYTES)]);
             }
+            Self::Snapshot(placed) => {
+                into.push(10);
+                put_placed(into, placed);
+            }
+            Self::Settled(epoch) => {
+                into.push(11);
+                into.extend(epoch.0.to_le_bytes());
+            }
+            Self::End { id, fate } => {
+                into.push(12);
+                into.extend(id.0);
+                into.extend(fate.to_word().to_le_bytes());
+            }
         }
     }
 
@@ -159,6 +193,12 @@ fn decode(fields: &mut Fields<'_>, region_bits: u64) -> Option<Record> {
             lineage: lineage(fields)?,
         },
         9 => Record::Origin(fields.short_bytes()?.to_vec()),
+        10 => Record::Snapshot(placed(fields)?),
+        11 => Record::Settled(Epoch(fields.u64()?)),
+        12 => Record::End {
+            id: fields.id()?,
+            fate: Fate::of_word(fields.u64()?)?,
+        },
         _ => return None,
     })
 }
@@ -191,5 +231,29 @@ pub(super) fn lineage(fields: &mut Fields<'_>) -> Option<Lineage> {
         id,
         since_us: fields.u64()?,
         cause: fields.text()?,
+    })
+}
+
+pub(super) fn put_placed(into: &mut Vec<u8>, placed: &Placed) {
+    let Placed { place, snapshot } = placed;
+    into.extend(place.to_le_bytes());
+    into.extend(snapshot.id.0);
+    into.extend(snapshot.epoch.0.to_le_bytes());
+    into.extend(snapshot.created_us.to_le_bytes());
+    into.extend(snapshot.fate.to_word().to_le_bytes());
+    into.push(snapshot.settled.into());
+}
+
+pub(super) fn placed(fields: &mut Fields<'_>) -> Option<Placed> {
+    let place = fields.u16().filter(|at| usize::from(*at) < MAX_SNAPSHOTS)?;
+    Some(Placed {
+        place,
+        snapshot: SnapshotEntry {
+            id: fields.id()?,
+            epoch: Epoch(fields.u64()?),
+            created_us: fields.u64()?,
+            fate: Fate::of_word(fields.u64()?)?,
+            settled: [false, true].get(usize::from(fields.u8()?)).copied()?,
+        },
     })
 }

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{BLOCK_BYTES, Header, Image, LogBlock, Record, RecordError, Regions, Span};
+use super::{BLOCK_BYTES, Header, Image, LogBlock, Placed, Record, RecordError, Regions, Span};
 use crate::{
     changes::ChangeSet,
-    state::{CheckpointEntry, Lineage},
+    state::{CheckpointEntry, Fate, Lineage},
     units::{BlockRange, Epoch, Geometry},
 };
 
@@ -24,6 +24,8 @@ pub struct Recovered {
     pub active: Vec<u64>,
     /// What was last remembered of the origin; empty when nothing was.
     pub origin: Vec<u8>,
+    /// Snapshots by their places in the table. One that was not settled is lost.
+    pub snapshots: Vec<Placed>,
     /// When the last log block or else the image was written, in microseconds since the UNIX epoch.
     pub written_us: u64,
     /// Log blocks that were read.
@@ -144,6 +146,20 @@ impl Replay {
             Record::Forget(epoch) => self.image.checkpoints.retain(|entry| entry.epoch != epoch),
             Record::Reset { lineage, epoch } => self.reset(lineage, epoch),
             Record::Origin(facts) => self.image.origin = facts,
+            Record::Snapshot(Placed { place, snapshot }) => {
+                self.image.snapshots.insert(place, snapshot);
+            }
+            Record::Settled(epoch) => {
+                for snapshot in self.image.snapshots.values_mut() {
+                    snapshot.settled |= snapshot.epoch <= epoch;
+                }
+            }
+            Record::End { id, fate } => {
+                let all = self.image.snapshots.values_mut();
+                for snapshot in all.filter(|snapshot| snapshot.id == id) {
+                    snapshot.fate = fate;
+                }
+            }
         }
         Ok(())
     }
@@ -227,7 +243,18 @@ impl Replay {
                 }
             }
         }
+        // A cut that did not happen left no snapshot.
+        let running = self.image.running.first;
+        let snapshots = self.image.snapshots.into_iter();
+        let snapshots = snapshots.filter(|(_, snapshot)| snapshot.epoch < running);
+        let snapshots = snapshots.map(|(place, mut snapshot)| {
+            if !snapshot.settled && snapshot.fate == Fate::Live {
+                snapshot.fate = Fate::Lost;
+            }
+            Placed { place, snapshot }
+        });
         Recovered {
+            snapshots: snapshots.collect(),
             lineage: self.image.lineage,
             checkpoints: self.image.checkpoints,
             ended: self.image.ended,

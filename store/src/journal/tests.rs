@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     changes::ChangeSet,
-    state::{CheckpointEntry, Lineage},
+    state::{CheckpointEntry, Fate, Lineage, SnapshotEntry},
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
@@ -51,7 +51,18 @@ fn fine(epoch: u64, region: u64, first_byte: u8) -> Record {
     }
 }
 
-/// Checkpoints at 3 and 5, epoch 6 running.
+fn placed(place: u16, epoch: u64, fate: Fate) -> Placed {
+    let snapshot = SnapshotEntry {
+        id: Id([u8::try_from(epoch).unwrap(); 16]),
+        epoch: Epoch(epoch),
+        created_us: epoch * 10,
+        fate,
+        settled: epoch < 5,
+    };
+    Placed { place, snapshot }
+}
+
+/// Checkpoints at 3 and 5 with snapshots, the second not settled; epoch 6 running.
 fn image() -> Vec<u8> {
     let mut body = Vec::new();
     for item in [
@@ -62,6 +73,8 @@ fn image() -> Vec<u8> {
         Item::Running(&span(6, 6, BlockRange::new(0, 2))),
         Item::Active(regions(4, 5)),
         Item::Origin(b"seen"),
+        Item::Snapshot(placed(0, 3, Fate::Live)),
+        Item::Snapshot(placed(9, 5, Fate::Live)),
     ] {
         item.encode(&mut body);
     }
@@ -179,6 +192,38 @@ fn a_reset_forgets_and_whole_regions_are_certain() {
 }
 
 #[test]
+fn a_snapshot_counts_when_it_is_settled() {
+    let fates = |records: &[Record]| -> Vec<(u16, u64, Fate)> {
+        let told = recover(records).snapshots.into_iter();
+        told.map(|p| (p.place, p.snapshot.epoch.0, p.snapshot.fate))
+            .collect()
+    };
+    let live = (0, 3, Fate::Live);
+    assert_eq!(fates(&[]), [live, (9, 5, Fate::Lost)]);
+    let settled = Record::Settled(Epoch(5));
+    assert_eq!(fates(&[settled.clone()]), [live, (9, 5, Fate::Live)]);
+    let ended = Record::End {
+        id: Id([3; 16]),
+        fate: Fate::Overflowed,
+    };
+    let fate = (0, 3, Fate::Overflowed);
+    assert_eq!(fates(&[ended.clone(), settled.clone()])[0], fate);
+    // Without its cut it never was; with it, it takes the place of another.
+    let next = Record::Snapshot(placed(0, 6, Fate::Live));
+    assert_eq!(fates(&[ended.clone(), next.clone()]), [(9, 5, Fate::Lost)]);
+    let cut = Record::Cut(checkpoint(6));
+    let cut_and_settled = [ended, next, cut, Record::Settled(Epoch(6))];
+    let both = [(0, 6, Fate::Live), (9, 5, Fate::Live)];
+    assert_eq!(fates(&cut_and_settled), both);
+    // Snapshots outlive a lineage.
+    let reset = Record::Reset {
+        lineage: lineage(8),
+        epoch: Epoch(8),
+    };
+    assert_eq!(fates(&[&cut_and_settled[..], &[reset]].concat()), both);
+}
+
+#[test]
 fn what_makes_no_sense_is_told() {
     let body = image();
     let header = header(&body);
@@ -209,6 +254,16 @@ fn any_record() -> impl Strategy<Value = Record> {
         (3_u64..6).prop_map(|epoch| Record::Exact(Epoch(epoch))),
         (3_u64..6).prop_map(|epoch| Record::Forget(Epoch(epoch))),
         prop::collection::vec(any::<u8>(), 0..512).prop_map(Record::Origin),
+        (0_u16..9, 3_u64..7).prop_map(|(place, epoch)| Record::Snapshot(placed(
+            place,
+            epoch,
+            Fate::Live
+        ))),
+        (3_u64..7).prop_map(|epoch| Record::Settled(Epoch(epoch))),
+        (3_u8..7).prop_map(|id| Record::End {
+            id: Id([id; 16]),
+            fate: Fate::Released
+        }),
     ]
 }
 

@@ -96,6 +96,18 @@ macro_rules! word {
                 )
             }
 
+            /// Sets it if it is `old`; what it was.
+            pub fn compare_exchange(
+                &self,
+                old: $value,
+                new: $value,
+                success: Ordering,
+                failure: Ordering,
+            ) -> Result<$value, $value> {
+                self.0
+                    .compare_exchange(old, new, order(success), order(failure))
+            }
+
             fn change(
                 &self,
                 new: impl Fn($value) -> $value,

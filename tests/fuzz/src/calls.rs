@@ -59,7 +59,7 @@ pub(crate) fn calls(input: &[u8]) {
     let geometry = Geometry::new(CAPACITY, 4096).expect("a volume has this geometry");
     let options = Options {
         origin: MemoryDisk::new(CAPACITY),
-        area: MemoryDisk::new(Layout::of(geometry).min_capacity() + SPARE_SLOTS * BLOCK),
+        area: MemoryDisk::new(Layout::of(geometry).min_capacity(false) + SPARE_SLOTS * BLOCK),
         geometry,
         state_dir: folder.path().to_owned(),
         volume_id: Id([7; 16]),
@@ -67,6 +67,7 @@ pub(crate) fn calls(input: &[u8]) {
         clock: Ticking(AtomicU64::new(1)),
         continuity: Continuity::ModifiedAt(0),
         durable: false,
+        durable_snapshots: false,
         max_active_regions: None,
         distrust: None,
     };

@@ -48,6 +48,7 @@ fn fill(path: &Path) -> Result<(), CatalogError> {
         },
         transport: Transport::Ublk,
         durability: Durability::Durable,
+        durable_snapshots: true,
         distrust: Some("the area failed".into()),
         origin_identity: Some("wwid 1".into()),
         attached_us: 1,

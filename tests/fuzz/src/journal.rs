@@ -3,10 +3,10 @@
 use tidemark_store::{
     changes::ChangeSet,
     journal::{
-        BLOCK_BYTES, Facts, Header, Image, Item, Mounts, Record, Recovered, Regions, Span, replay,
-        seal,
+        BLOCK_BYTES, Facts, Header, Image, Item, Mounts, Placed, Record, Recovered, Regions, Span,
+        replay, seal,
     },
-    state::{CheckpointEntry, Lineage},
+    state::{CheckpointEntry, Fate, Lineage, SnapshotEntry},
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
@@ -123,6 +123,10 @@ fn encode_image(image: &Image) -> Vec<u8> {
     for regions in &image.active {
         Item::Active(*regions).encode(&mut body);
     }
+    for (place, snapshot) in &image.snapshots {
+        let (place, snapshot) = (*place, *snapshot);
+        Item::Snapshot(Placed { place, snapshot }).encode(&mut body);
+    }
     if !image.origin.is_empty() {
         Item::Origin(&image.origin).encode(&mut body);
     }
@@ -146,6 +150,16 @@ fn checkpoint(epoch: u64) -> CheckpointEntry {
     }
 }
 
+fn snapshot(epoch: u64) -> SnapshotEntry {
+    SnapshotEntry {
+        id: Id([3; 16]),
+        epoch: Epoch(epoch),
+        created_us: 10,
+        fate: Fate::Live,
+        settled: true,
+    }
+}
+
 fn lineage() -> Lineage {
     Lineage {
         id: Id([9; 16]),
@@ -163,6 +177,7 @@ fn image_body() -> Vec<u8> {
         running: span(6, 6, BlockRange::new(0, 2)),
         active: vec![Regions { first: 4, end: 5 }],
         origin: b"seen".to_vec(),
+        snapshots: [(7, snapshot(5))].into(),
     })
 }
 
@@ -225,6 +240,9 @@ fn assert_sensible(recovered: &Recovered) {
     for entry in &recovered.checkpoints {
         assert!(entry.epoch < recovered.running.last, "{entry:?}");
     }
+    for Placed { snapshot, .. } in &recovered.snapshots {
+        assert!(snapshot.epoch < recovered.running.first, "{snapshot:?}");
+    }
     let regions = geometry().regions();
     assert!(recovered.active.iter().all(|region| *region < regions));
 }
@@ -242,7 +260,16 @@ fn some_records() -> Vec<Record> {
             epoch: Epoch(6),
             regions: Regions { first: 2, end: 4 },
         },
+        Record::Snapshot(Placed {
+            place: 7,
+            snapshot: snapshot(6),
+        }),
         Record::Cut(checkpoint(6)),
+        Record::Settled(Epoch(6)),
+        Record::End {
+            id: Id([3; 16]),
+            fate: Fate::Released,
+        },
         Record::Exact(Epoch(6)),
         Record::Forget(Epoch(5)),
         Record::Origin(b"seen".to_vec()),

@@ -87,6 +87,13 @@ pub const TARGETS: &[Target] = &[
         stored::superblock,
         stored::superblocks,
     ),
+    Target::new("slot-page", 64 * KIB, stored::slot_page, stored::slot_pages),
+    Target::new(
+        "slot-shadow",
+        MIB,
+        stored::slot_shadow,
+        stored::slot_shadows,
+    ),
     Target::new(
         "journal-header",
         64 * KIB,

@@ -3,6 +3,10 @@
 use tidemark_store::{
     area::{SUPERBLOCK_BYTES, Superblock},
     changes::{ChangeSet, DenseMap, Kind},
+    cow::table::{
+        COMMIT_PAGES, Copy, PAGE_BYTES, PAGE_SLOTS, SHADOW_BYTES, decode_page, decode_shadow,
+        encode_page, encode_shadow, page_of,
+    },
     units::{BlockRange, Epoch, Geometry, Id},
 };
 
@@ -18,6 +22,72 @@ pub(crate) fn superblock(bytes: &[u8]) {
     let decode = |bytes: &[u8]| Superblock::decode(bytes.try_into().ok()?).ok();
     reads_back(&block, decode, Superblock::encode);
     reads_back(&with_crc32c(&block, 12, 16), decode, Superblock::encode);
+    // With a slot table, the checksum covers the version too.
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&block[8..12]), &block[16..]);
+    block[12..16].copy_from_slice(&sum.to_le_bytes());
+    reads_back(&block, decode, Superblock::encode);
+}
+
+const AREA: Id = Id([2; 16]);
+const PAGE: u32 = 5;
+
+/// An input is a page from its start on; the rest is zeros.
+pub(crate) fn slot_page(bytes: &[u8]) {
+    let mut page = bytes.to_vec();
+    page.resize(PAGE_BYTES, 0);
+    let _ = decode_page(AREA, PAGE, &page);
+    for sector in page.chunks_exact_mut(512) {
+        let sum = crc32c::crc32c_append(crc32c::crc32c(&AREA.0), &sector[4..]);
+        sector[..4].copy_from_slice(&sum.to_le_bytes());
+    }
+    let Ok(told) = decode_page(AREA, PAGE, &page) else {
+        return;
+    };
+    let copies = || told.copies.iter().map(|(_, copy)| *copy);
+    assert!(copies().all(|copy| page_of(copy.slot) == PAGE && copy.epoch.0 > 0));
+    assert!(told.copies.iter().all(|(commit, _)| *commit <= told.commit));
+    let again = encode_page(AREA, PAGE, 9, copies());
+    let again = decode_page(AREA, PAGE, &again).expect("it was just made");
+    assert!(again.copies.iter().map(|(_, copy)| *copy).eq(copies()));
+}
+
+fn some_copies(page: u32) -> Vec<Copy> {
+    let copy = |slot| Copy {
+        slot,
+        block: 7,
+        epoch: Epoch(3),
+        checksum: 0x1234_5678,
+    };
+    [0, 1, 30].map(|at| copy(page * PAGE_SLOTS + at)).to_vec()
+}
+
+pub(crate) fn slot_pages() -> Vec<Vec<u8>> {
+    let whole = encode_page(AREA, PAGE, 4, some_copies(PAGE));
+    vec![whole.to_vec(), whole[..512].to_vec()]
+}
+
+/// An input is a header, before pages that are all alike.
+pub(crate) fn slot_shadow(bytes: &[u8]) {
+    let mut shadow = bytes.to_vec();
+    shadow.resize(PAGE_BYTES, 0);
+    shadow.resize(SHADOW_BYTES, 0x11);
+    let _ = decode_shadow(AREA, &shadow);
+    let count = u32::from_le_bytes([shadow[32], shadow[33], shadow[34], shadow[35]]);
+    let pages = usize::try_from(count).map_or(COMMIT_PAGES, |count| count.min(COMMIT_PAGES));
+    let summed = &shadow[8..(1 + pages) * PAGE_BYTES];
+    let sum = crc32c::crc32c(summed);
+    shadow[4..8].copy_from_slice(&sum.to_le_bytes());
+    if let Some((_, pages)) = decode_shadow(AREA, &shadow) {
+        assert!(pages.len() <= COMMIT_PAGES);
+        assert!(pages.iter().all(|(_, bytes)| bytes.len() == PAGE_BYTES));
+    }
+}
+
+pub(crate) fn slot_shadows() -> Vec<Vec<u8>> {
+    let shadow = |pages: &[u32]| encode_shadow(AREA, 4, pages, &vec![0x11; pages.len() * 4096]);
+    [&[5_u32][..], &[1, 2, 30]]
+        .map(|pages| shadow(pages)[..64].to_vec())
+        .to_vec()
 }
 
 pub(crate) fn superblocks() -> Vec<Vec<u8>> {
@@ -28,8 +98,14 @@ pub(crate) fn superblocks() -> Vec<Vec<u8>> {
         geometry: Geometry::new(capacity, block_bytes).expect("a volume has this geometry"),
         first_slot_bytes: 1 << 20,
         slots,
+        table: false,
+    };
+    let with_table = Superblock {
+        table: true,
+        ..superblock(1 << 30, 4096, 900)
     };
     let all = [
+        with_table,
         superblock(1, 4096, 64),
         superblock(1 << 60, 65536, u32::MAX - 1),
     ];

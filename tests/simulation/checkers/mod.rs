@@ -10,7 +10,7 @@ mod requests;
 mod views;
 
 pub(super) use diffs::{i1_mark_first, i6_superset};
-pub(super) use recovery::{everything, recovered};
+pub(super) use recovery::{everything, i8_nothing_leaks, let_all_go, recovered};
 pub(super) use requests::{
     Served, cut_refused, i4_clean_cut, i4_whole_group, i5_no_cache_of_ours,
     i7_nobody_waits_too_long, i7_the_volume_first, i8_bounded, i8_cut_in_time, i8_holds_end,

@@ -1,19 +1,19 @@
 //! What must be there after an open, and at the end.
 
-use std::sync::Arc;
+use std::{rc::Rc, sync::Arc};
 
 use tidemark_agent::{
     request::Request,
     volume::{ChangeError, Fate, Status},
 };
-use tidemark_store::units::{ByteRange, Epoch};
+use tidemark_store::units::{ByteRange, Epoch, Id};
 
 use super::{
     super::{
         context::usize_of,
         continuity::{self, Expected},
         life::{Life, SimVolume},
-        model::Cut,
+        model::{Blocks, Cut},
         plan::{Failure, Invariant},
         schedule::Outcome,
         tally::Count,
@@ -39,6 +39,7 @@ pub(in super::super) fn recovered(life: &Life, volume: usize, before: Before) ->
         (Expected::Lineage | Expected::LineageOrNew, true) => {
             life.context.tally.add(Count::Recoveries);
             what_counted_is_there(life, volume, &status)?;
+            release_unknown(life, volume, &engine);
         }
         (Expected::NewLineage | Expected::EverythingOrNew | Expected::LineageOrNew, false) => {
             begins_anew(life, volume, &engine, &status, before)?;
@@ -107,9 +108,14 @@ fn has_checkpoint(status: &Status, cut: &Cut) -> bool {
 fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome {
     let mut past = life.past_mut(volume);
     let lineage = past.lineage;
-    let gone = |cut: &&Cut| cut.acknowledged && !cut.forgotten && !has_checkpoint(status, cut);
-    past.cuts
-        .retain(|cut| cut.acknowledged && cut.lineage == lineage);
+    let gone =
+        |cut: &&Cut| cut.lineage == lineage && !cut.forgotten && !has_checkpoint(status, cut);
+    let keeps_snapshots = life.world.shape.durable_snapshots;
+    past.cuts.retain(|cut| {
+        let kept = keeps_snapshots && cut.snapshot.is_some() && !cut.ended;
+        cut.acknowledged && (cut.lineage == lineage || kept)
+    });
+    past.overwritten = Blocks::default();
     if let Some(cut) = past.cuts.iter().find(gone) {
         let message = format!("checkpoint {} counted, and a power cut undid it", cut.epoch);
         return Err(unlike(life, message));
@@ -124,11 +130,54 @@ fn what_counted_is_there(life: &Life, volume: usize, status: &Status) -> Outcome
             let mut all = status.snapshots.iter();
             all.any(|found| found.id == id && found.fate == Fate::Live)
         };
+        if keeps_snapshots && let Some(id) = cut.snapshot.filter(|_| !cut.ended) {
+            let fate = status.snapshots.iter().find(|found| found.id == id);
+            snapshot_is_explained(life, id, fate.map(|found| found.fate))?;
+        }
         cut.ended |= !cut.snapshot.is_some_and(live);
         // That a checkpoint was forgotten may be forgotten.
         cut.forgotten &= !has_checkpoint(status, cut);
     }
     Ok(())
+}
+
+/// A snapshot that counted outlives the host, or was lost before to something that happened.
+fn snapshot_is_explained(life: &Life, id: Id, fate: Option<Fate>) -> Outcome {
+    let tally = &life.context.tally;
+    let faults = [
+        Count::OriginErrors,
+        Count::OriginDown,
+        Count::AreaErrors,
+        Count::AreaDown,
+        Count::AreaStalls,
+        Count::Rotten,
+        Count::OtherHands,
+    ];
+    let explained = match fate {
+        Some(Fate::Live) => {
+            tally.add(Count::SnapshotsKept);
+            true
+        }
+        Some(Fate::Overflowed) => true,
+        Some(Fate::Lost) => faults.iter().any(|fault| tally.of(*fault) > 0),
+        Some(Fate::Released) | None => false,
+    };
+    if explained {
+        return Ok(());
+    }
+    let message = format!("snapshot {id} counted, and after a power cut it is {fate:?}");
+    Err(life.fail(Invariant::ExactViews, message))
+}
+
+/// Whoever keeps the books lets go of snapshots that nobody knows of.
+fn release_unknown(life: &Life, volume: usize, engine: &SimVolume) {
+    let past = life.past(volume);
+    for snapshot in engine.snapshots() {
+        let mut known = past.cuts.iter().filter(|cut| !cut.ended);
+        if !known.any(|cut| cut.snapshot == Some(snapshot.id)) {
+            engine.release(snapshot.id).ok();
+        }
+    }
 }
 
 /// A new lineage says why, refuses what was before, and shows no view of it.
@@ -203,7 +252,6 @@ pub(in super::super) fn everything(life: &Life) -> Outcome {
             }
         }
         i5_a_last_flush(life, volume, &engine)?;
-        i8_nothing_leaks(life, volume, &engine)?;
     }
     Ok(())
 }
@@ -222,8 +270,11 @@ fn i5_a_last_flush(life: &Life, volume: usize, engine: &SimVolume) -> Outcome {
     }
 }
 
-/// **I8**: a store that no snapshot needs is empty.
-fn i8_nothing_leaks(life: &Life, volume: usize, engine: &SimVolume) -> Outcome {
+/// Releases every snapshot, and waits until that is certain.
+pub(in super::super) async fn let_all_go(life: Rc<Life>, volume: usize) -> Outcome {
+    let Some(engine) = life.engine(volume) else {
+        return Ok(());
+    };
     for snapshot in engine.snapshots() {
         if snapshot.fate == Fate::Live {
             let known = life
@@ -240,11 +291,20 @@ fn i8_nothing_leaks(life: &Life, volume: usize, engine: &SimVolume) -> Outcome {
                 .context
                 .at_once(engine.read_view(snapshot.id, 0, &mut into))
             {
-                refused(life, volume, snapshot.id, &error)?;
+                refused(&life, volume, snapshot.id, &error)?;
             }
             engine.release(snapshot.id).ok();
         }
     }
+    engine.ends_told().await;
+    Ok(())
+}
+
+/// **I8**: a store that no snapshot needs is empty.
+pub(in super::super) fn i8_nothing_leaks(life: &Life, volume: usize) -> Outcome {
+    let Some(engine) = life.engine(volume) else {
+        return Ok(());
+    };
     engine.housekeep();
     let left = engine.status().store_used;
     if left == 0 {

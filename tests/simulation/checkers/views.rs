@@ -188,8 +188,8 @@ pub(super) fn refused(life: &Life, volume: usize, id: Id, error: &ViewError) -> 
                     Count::AreaStalls,
                     Count::Rotten,
                     Count::OtherHands,
-                    Count::PowerCuts,
                 ])
+                || !life.world.shape.durable_snapshots && happened(&[Count::PowerCuts])
         }
         ViewError::OutOfRange(_) => false,
         ViewError::Origin(_) => failed,

@@ -103,6 +103,7 @@ impl Bench {
             policy: FullPolicy::Drop,
             transport: tidemark_store::catalog::Transport::Auto,
             durability: tidemark_store::catalog::Durability::Auto,
+            durable_snapshots: false,
             request_id: String::new(),
         }
     }

@@ -49,6 +49,7 @@ pub(super) fn present_views(served: &Served) -> Result<(), Failure> {
 pub(super) fn release(served: &Served, asked: &ReleaseSnapshot) -> Result<(), Failure> {
     let snapshot = id(&asked.snapshot_id, "snapshot_id")?;
     served.volume.release(snapshot).map_err(release_failure)?;
+    block_on(served.volume.ends_told());
     served.wake_housekeeping();
     Ok(())
 }

@@ -1,11 +1,17 @@
 //! Writing an image, piece by piece, while the log goes on in the other half.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
 use tidemark_store::{
     area::Layout,
     changes::{DenseMap, HistoryError},
-    journal::{BLOCK_BYTES, Header, Item, Regions, Span, seal},
+    journal::{BLOCK_BYTES, Header, Item, Placed, Regions, Span, seal},
     state::{CheckpointEntry, Lineage},
     units::{Epoch, Id},
 };
@@ -27,6 +33,7 @@ pub(super) struct Capture {
     pub(super) spans: VecDeque<(Epoch, Epoch)>,
     pub(super) current: Arc<DenseMap>,
     pub(super) active: Vec<Regions>,
+    pub(super) snapshots: Vec<Placed>,
     pub(super) origin: Option<Vec<u8>>,
     /// The last batch whose records the image makes unnecessary.
     pub(super) batch: u64,
@@ -98,6 +105,9 @@ impl ImageWriter {
         }
         for regions in &capture.active {
             Item::Active(*regions).encode(&mut buffer);
+        }
+        for placed in &capture.snapshots {
+            Item::Snapshot(*placed).encode(&mut buffer);
         }
         if let Some(origin) = &capture.origin {
             Item::Origin(origin).encode(&mut buffer);
@@ -184,6 +194,7 @@ impl ImageWriter {
         mut self,
         area: &impl Disk,
         clock: &impl Clock,
+        progress: &AtomicU64,
     ) -> Result<Log, ImageFailure> {
         let half = self.layout.half(self.which);
         let start = half.offset + self.header.log_start();
@@ -204,9 +215,12 @@ impl ImageWriter {
         let done = async {
             if !self.carried.is_empty() {
                 area.write(log.at(), &self.carried, false).await?;
+                progress.fetch_add(1, Relaxed);
             }
             area.flush().await?;
+            progress.fetch_add(1, Relaxed);
             area.write(half.offset, &self.header.encode(), true).await?;
+            progress.fetch_add(1, Relaxed);
             // Or damage to the new header would bring an old truth back.
             area.write(old_header, &nothing, true).await
         };

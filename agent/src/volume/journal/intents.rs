@@ -191,7 +191,7 @@ mod tests {
             geometry.blocks(),
         );
         let map = Arc::new(map.unwrap());
-        let journal = Journal::new(geometry, true, Some(64), (0, 0));
+        let journal = Journal::new(geometry, true, false, Some(64), (0, 0));
         let current = || Arc::clone(&map);
         let ask = |region: u64| {
             let regions = Regions {

@@ -8,7 +8,11 @@
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-use tidemark_store::journal::{BLOCK_BYTES, Facts, seal};
+use tidemark_store::{
+    cow::Layer,
+    journal::{BLOCK_BYTES, Facts, Placed, seal},
+    state::SnapshotEntry,
+};
 
 use super::{
     super::{Clock, Tracker, Volume, random_u64},
@@ -26,6 +30,8 @@ struct Keeper {
     /// Where records go; `None` while an image must come first.
     log: Option<Log>,
     writer: Option<ImageWriter>,
+    /// What snapshots of an earlier process need is certain, as far as it can be.
+    past_is_settled: bool,
     blocks: Vec<u8>,
 }
 
@@ -64,6 +70,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 
     /// Writes images and logs until something fails.
     async fn keep(&self, keeper: &mut Keeper) -> Result<std::convert::Infallible, String> {
+        self.catch_up().await?;
         loop {
             let work = self.journal.work.listen();
             if let Some(why) = self.journal.suspension() {
@@ -74,8 +81,19 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 self.begin_image(keeper).await?;
             }
             let mut busy = self.write_batch(keeper).await?;
+            self.finish_ends();
+            busy |= self.write_copies().await?;
             busy |= self.step_image(keeper).await?;
-            busy |= keeper.log.is_some() && self.look_at_origin().await;
+            if keeper.log.is_some() {
+                busy |= self.write_damaged().await?;
+                self.journal.at_origin.store(true, Relaxed);
+                // An earlier process may have died before it had.
+                if !std::mem::replace(&mut keeper.past_is_settled, true) {
+                    busy |= self.settle_snapshots().await.unwrap_or(false);
+                }
+                busy |= self.look_at_origin().await;
+                self.journal.at_origin.store(false, Relaxed);
+            }
             if !busy {
                 work.await;
             }
@@ -150,10 +168,19 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             let mut checkpoints = self.state.checkpoints();
             // One of the running epoch belongs to a cut that is under way.
             checkpoints.retain(|checkpoint| checkpoint.epoch < epoch);
+            let placed = |(layer, entry): (Layer, SnapshotEntry)| {
+                let fate = queue.endings.fate(entry.id).unwrap_or(entry.fate);
+                let snapshot = SnapshotEntry { fate, ..entry };
+                let place = layer.number();
+                Placed { place, snapshot }
+            };
+            let mut snapshots = self.layers.all();
+            snapshots.retain(|(_, entry)| self.journal.keeps_snapshots && entry.epoch < epoch);
             return Capture {
                 lineage: self.tracker.lineage(),
                 checkpoints,
                 spans: spans.into(),
+                snapshots: snapshots.into_iter().map(placed).collect(),
                 current: self.tracker.current(),
                 active: active.collect(),
                 origin: queue.watch.seen.as_ref().map(Facts::encode),
@@ -175,7 +202,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 keeper.writer = Some(writer);
                 return Ok(true);
             }
-            Ok(true) => writer.finish(&self.area, &self.clock).await,
+            Ok(true) => {
+                let progress = &self.journal.progress;
+                writer.finish(&self.area, &self.clock, progress).await
+            }
             Err(failure) => Err(failure),
         };
         match finished {

@@ -20,12 +20,15 @@
 //! tells nothing rather than too little, and begun anew with an image once the area works again.
 //! Nothing is missing then, because marks in memory never stop.
 
+mod copies;
+mod endings;
 mod image;
 mod intents;
 mod keep;
 mod origin;
 mod recover;
 mod regions;
+mod table;
 
 use std::{
     pin::pin,
@@ -44,15 +47,18 @@ use event_listener::Event as Notice;
 use futures_lite::future;
 use tidemark_store::{
     changes::DenseMap,
-    journal::{Packer, Record, Regions},
+    journal::{Packer, Placed, Record, Regions},
     state::{CheckpointEntry, Lineage},
     units::{BlockRange, Epoch, Geometry},
 };
 
+use copies::Copies;
+use endings::Endings;
 use origin::Watch;
 pub(super) use origin::{Watched, compare};
-pub(super) use recover::{Newest, newest, recover, restore, wipe};
+pub(super) use recover::{Images, images, recover, restore, wipe};
 use regions::ActiveRegions;
+pub(super) use table::Table;
 
 use super::{Clock, lock};
 
@@ -106,6 +112,9 @@ struct Queue {
     hand: u64,
     looked_us: u64,
     watch: Watch,
+    endings: Endings,
+    /// The batch with the last cut that left a snapshot.
+    cut_batch: u64,
     suspended: Option<String>,
     /// Why it was, while the image that ends that is not written yet.
     resuming: Option<String>,
@@ -126,6 +135,8 @@ impl Queue {
 pub(super) struct Journal {
     geometry: Geometry,
     durable: bool,
+    /// Snapshots are to outlive the host too.
+    keeps_snapshots: bool,
     /// Most regions that are active at a time.
     max_active: u64,
     regions: ActiveRegions,
@@ -136,26 +147,34 @@ pub(super) struct Journal {
     written: AtomicU64,
     /// Grows whenever the area answered.
     progress: AtomicU64,
+    /// The keeper waits for the origin, as the host does.
+    at_origin: AtomicBool,
     /// Of the newest image that was found or written.
     generation: AtomicU64,
     /// The half that it is in: the next one must not be written over it.
     half: AtomicU64,
+    copies: Copies,
+    /// Snapshots that end when the journal tells of it.
+    ending: AtomicU64,
     work: Notice,
     done: Notice,
 }
 
 impl Journal {
     /// A journal whose first image is still to be written; until then every change waits.
-    /// `newest` is the generation of the newest image in the area and its half, or zeros.
+    /// `found` is the highest generation of an image in the area, and the half of one that is whole, or
+    /// zeros.
     pub(super) fn new(
         geometry: Geometry,
         durable: bool,
+        keeps_snapshots: bool,
         max_active: Option<u64>,
-        newest: (u64, u64),
+        found: (u64, u64),
     ) -> Self {
         Self {
             geometry,
             durable,
+            keeps_snapshots,
             max_active: max_active.unwrap_or(ACTIVE.max(geometry.regions() / ACTIVE_PART)),
             regions: ActiveRegions::new(if durable { geometry.regions() } else { 0 }),
             open: AtomicBool::new(!durable),
@@ -168,14 +187,19 @@ impl Journal {
                 hand: 0,
                 looked_us: 0,
                 watch: Watch::default(),
+                endings: Endings::default(),
+                cut_batch: 0,
                 suspended: None,
                 resuming: None,
                 untold: None,
             }),
             written: AtomicU64::new(1),
             progress: AtomicU64::new(0),
-            generation: AtomicU64::new(newest.0),
-            half: AtomicU64::new(newest.1),
+            at_origin: AtomicBool::new(false),
+            generation: AtomicU64::new(found.0),
+            half: AtomicU64::new(found.1),
+            copies: Copies::default(),
+            ending: AtomicU64::new(0),
             work: Notice::new(),
             done: Notice::new(),
         }
@@ -184,6 +208,11 @@ impl Journal {
     /// Whether tracking is to outlive the host.
     pub(super) fn is_durable(&self) -> bool {
         self.durable
+    }
+
+    /// Whether snapshots are to, too.
+    pub(super) fn keeps_snapshots(&self) -> bool {
+        self.keeps_snapshots
     }
 
     pub(super) fn durability(&self) -> Durability {
@@ -252,6 +281,7 @@ impl Journal {
     pub(super) fn cut(
         &self,
         checkpoint: CheckpointEntry,
+        snapshot: Option<Placed>,
         roll: impl FnOnce() -> Option<Arc<DenseMap>>,
     ) -> bool {
         // Nobody may queue bits of the new epoch before the cut, nor forget those of the old one.
@@ -261,6 +291,9 @@ impl Journal {
         };
         if self.durable && queue.suspended.is_none() {
             queue.inexact.push(ended);
+            if let Some(placed) = snapshot {
+                self.add_snapshot(&mut queue, placed);
+            }
             self.push(&mut queue, &Record::Cut(checkpoint));
         }
         true
@@ -321,10 +354,16 @@ impl Journal {
     }
 
     async fn wait_for(&self, batch: u64, clock: &impl Clock) {
+        self.wait_until(|| self.written.load(Acquire) > batch, clock)
+            .await;
+    }
+
+    /// Returns when the keeper has `done` something, or cannot.
+    async fn wait_until(&self, done: impl Fn() -> bool, clock: &impl Clock) {
         let written = async {
             loop {
                 let listener = self.done.listen();
-                if self.written.load(Acquire) > batch || self.open.load(Acquire) {
+                if done() || self.open.load(Acquire) {
                     return true;
                 }
                 listener.await;
@@ -334,7 +373,7 @@ impl Journal {
             for _ in 0..MAX_PATIENCE {
                 let before = self.progress.load(Relaxed);
                 clock.sleep(PATIENCE).await;
-                if self.progress.load(Relaxed) == before {
+                if self.progress.load(Relaxed) == before && !self.at_origin.load(Relaxed) {
                     break;
                 }
             }

@@ -5,11 +5,15 @@ use std::path::Path;
 use tidemark_store::{
     area::{Layout, Superblock},
     changes::History,
-    journal::{BLOCK_BYTES, Header, Image, LogBlock, Recovered, replay},
-    state::{Identity, State},
+    journal::{BLOCK_BYTES, Header, Image, LogBlock, Placed, Recovered, replay},
+    state::{Fate, Identity, State},
     units::{ByteRange, Epoch},
 };
 
+use super::{
+    super::preserve::Buffers,
+    table::{Table, TableFailure},
+};
 use crate::{disk::Disk, request::Errno};
 
 /// Log bytes that are read at a time.
@@ -18,41 +22,55 @@ const PIECE_BYTES: usize = 256 << 10;
 /// from an older time never heard of do not meet their numbers again.
 const MAX_JUMP: u64 = 1 << 20;
 
-/// A journal's newest image: its header and which half it is in.
-pub(in crate::volume) type Newest = (Header, u64);
+/// The images that a journal has, the newest first.
+///
+/// There are two from when the newer one's header is written until the older one's is wiped, while
+/// nothing goes to either log: both tell everything then. But of two that are found, one may be gone:
+/// when a power cut brought back what was wiped, or brought down what a dead process had in flight.
+pub(in crate::volume) type Images = Vec<(Header, u64)>;
 
-/// Finds the newest image; an error says why none can be known.
-pub(in crate::volume) async fn newest(
+/// Finds the images with the halves that they are in; an error says why none can be known.
+pub(in crate::volume) async fn images(
     area: &impl Disk,
     superblock: &Superblock,
-) -> Result<Option<Newest>, String> {
+) -> Result<Images, String> {
     let layout = Layout::of(superblock.geometry);
-    let mut newest: Option<Newest> = None;
+    let mut images = Vec::new();
     for which in 0..2 {
         let half = layout.half(which);
         let mut bytes = vec![0; usize::try_from(Header::BODY).unwrap_or(0)];
         let read = area.read(half.offset, &mut bytes).await;
         read.map_err(|errno| unreadable(half.offset, errno))?;
         let header = Header::decode(&bytes, half.len).filter(|h| h.area == superblock.area);
-        newest = [newest, header.map(|header| (header, which))]
-            .into_iter()
-            .flatten()
-            .max_by_key(|(header, _)| header.generation);
+        images.extend(header.map(|header| (header, which)));
     }
-    Ok(newest)
+    images.sort_by_key(|(header, _)| std::cmp::Reverse(header.generation));
+    Ok(images)
 }
 
-/// What tracking knew when the host stopped, or why that cannot be said.
+/// What tracking knew when the host stopped and the half that tells it, or why that cannot be said.
+/// The other half tells nothing from then on.
 pub(in crate::volume) async fn recover(
     area: &impl Disk,
     superblock: &Superblock,
-    newest: Option<Newest>,
-) -> Result<Recovered, String> {
-    let Some((header, which)) = newest else {
-        return Err("the area's journal holds no whole image".to_owned());
-    };
-    let half = Layout::of(superblock.geometry).half(which);
-    read(area, superblock, &header, half).await
+    images: &Images,
+) -> Result<(Recovered, u64), String> {
+    let layout = Layout::of(superblock.geometry);
+    let mut failure = "the area's journal holds no whole image".to_owned();
+    for (header, which) in images {
+        match read(area, superblock, header, layout.half(*which)).await {
+            Ok(known) => {
+                if images.len() > 1 {
+                    let other = wipe_half(area, layout, which ^ 1).await;
+                    let at = layout.half(which ^ 1).offset;
+                    other.map_err(|errno| unreadable(at, errno))?;
+                }
+                return Ok((known, *which));
+            }
+            Err(why) => failure = why,
+        }
+    }
+    Err(failure)
 }
 
 async fn read(
@@ -99,21 +117,27 @@ fn unreadable(at: u64, errno: Errno) -> String {
 
 /// Makes the journal tell nothing.
 pub(in crate::volume) async fn wipe(area: &impl Disk, layout: Layout) -> Result<(), Errno> {
-    let nothing = vec![0; usize::try_from(Header::BODY).unwrap_or(0)];
     for which in 0..2 {
-        area.write(layout.half(which).offset, &nothing, true)
-            .await?;
+        wipe_half(area, layout, which).await?;
     }
     Ok(())
 }
 
-/// Writes what was known to the state directory, as a process that died would have left it.
-pub(in crate::volume) fn restore(
+async fn wipe_half(area: &impl Disk, layout: Layout, which: u64) -> Result<(), Errno> {
+    let nothing = vec![0; usize::try_from(Header::BODY).unwrap_or(0)];
+    area.write(layout.half(which).offset, &nothing, true).await
+}
+
+/// Writes what was known to the state directory, as a process that died would have left it. Copies
+/// are taken up from `table`, if there is one; an error says why they cannot be, and then every
+/// snapshot is lost.
+pub(in crate::volume) async fn restore<A: Disk>(
     dir: &Path,
     identity: Identity,
     known: &Recovered,
     random: u64,
-) -> std::io::Result<()> {
+    table: Option<(Table<'_, A>, &impl Disk, &Buffers)>,
+) -> std::io::Result<Result<(), TableFailure>> {
     let current = Epoch(known.running.last.0 + 1 + random % MAX_JUMP);
     let running = &known.running;
     let past = known.ended.iter().map(|s| (s.first, s.last, &s.changes));
@@ -127,7 +151,19 @@ pub(in crate::volume) fn restore(
     for checkpoint in &known.checkpoints {
         state.add_checkpoint(*checkpoint);
     }
+    for Placed { place, snapshot } in &known.snapshots {
+        state.set_snapshot(usize::from(*place), snapshot);
+    }
+    let mut copies = Ok(());
+    if let Some((table, origin, buffers)) = table {
+        copies = table.restore(origin, buffers, &state).await;
+        let live = known.snapshots.iter();
+        let live = live.filter(|placed| placed.snapshot.fate == Fate::Live);
+        for placed in live.filter(|_| copies.is_err()) {
+            state.set_fate(usize::from(placed.place), Fate::Lost);
+        }
+    }
     // What the origin's age is held against.
     state.set_alive_us(known.written_us);
-    std::fs::rename(&unfinished, dir.join("state"))
+    std::fs::rename(&unfinished, dir.join("state")).map(|()| copies)
 }

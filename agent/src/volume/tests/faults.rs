@@ -238,6 +238,7 @@ fn a_clock_that_is_set_back_makes_no_hold_longer() {
         policy: options.policy,
         continuity: options.continuity,
         durable: options.durable,
+        durable_snapshots: false,
         distrust: options.distrust,
         max_active_regions: options.max_active_regions,
     };

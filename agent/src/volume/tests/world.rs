@@ -184,6 +184,7 @@ pub(super) struct World {
     pub(super) clock: SimClock,
     pub(super) policy: FullPolicy,
     pub(super) durable: bool,
+    pub(super) durable_snapshots: bool,
     pub(super) continuity: Continuity,
     dir: tempfile::TempDir,
 }
@@ -197,6 +198,7 @@ impl World {
             clock: SimClock::default(),
             policy: FullPolicy::Drop,
             durable: false,
+            durable_snapshots: false,
             continuity: Continuity::ModifiedAt(0),
             dir: tempfile::tempdir().unwrap(),
         }
@@ -213,6 +215,7 @@ impl World {
             clock: self.clock.clone(),
             continuity: self.continuity.clone(),
             durable: self.durable,
+            durable_snapshots: self.durable_snapshots,
             distrust: None,
             max_active_regions: Some(16),
         }
