@@ -27,7 +27,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio modprobe=kmod xz=xz-utils \
 	dmsetup=dmsetup lvm=lvm2 cryptsetup=cryptsetup-bin stress-ng=stress-ng fs_mark=fsmark \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
-	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux
+	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
 .PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm root
 
@@ -119,7 +119,7 @@ demo: root deps
 
 bench: root deps
 	$(CARGO) build --quiet --release --workspace --bins
-	$(CARGO) bench --quiet -p tidemark-tests
+	$(CARGO) bench --quiet -p tidemark-tests -p tidemark-store
 
 # The ublk server that ours is measured against: run as a program, never linked.
 RUBLK := rublk --version 0.2.15 --locked --no-default-features

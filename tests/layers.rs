@@ -39,13 +39,19 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 8] = [
+const HOMES: [(&str, &[&str]); 11] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
         &["agent/src/rpc", "agent/src/manager", "cli/src", "tests"],
     ),
     ("rusqlite", &["store/src/catalog"]),
+    ("argon2", &["store/src/repository/crypto"]),
+    ("chacha20poly1305", &["store/src/repository/crypto"]),
+    (
+        "tidemark_store::repository",
+        &["agent/src/backup", "store/benches", "store/tests"],
+    ),
     ("fuser", &["agent/src/transport/portable"]),
     (
         "libublk",

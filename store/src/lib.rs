@@ -9,6 +9,8 @@ pub mod changes;
 pub mod cow;
 pub mod journal;
 pub mod media;
+#[cfg(feature = "repository")]
+pub mod repository;
 pub mod state;
 pub mod sync;
 pub mod units;

@@ -13,6 +13,7 @@ mod journal;
 mod kernel;
 mod memory;
 mod protocol;
+mod repository;
 mod stored;
 mod words;
 
@@ -160,6 +161,32 @@ pub const TARGETS: &[Target] = &[
         16 * MIB,
         protocol::extent,
         protocol::extents,
+    ),
+    Target::new("repository-node", MIB, repository::node, repository::nodes),
+    Target::new(
+        "repository-point",
+        MIB,
+        repository::point,
+        repository::points,
+    ),
+    Target::new(
+        "repository-index",
+        MIB,
+        repository::an_index,
+        repository::indexes,
+    ),
+    Target::new("repository-pack", MIB, repository::pack, repository::packs),
+    Target::new(
+        "repository-object",
+        MIB,
+        repository::object,
+        repository::objects,
+    ),
+    Target::new(
+        "repository-blob",
+        4 * MIB,
+        repository::blob,
+        repository::blobs,
     ),
     Target::new("pull-state", MIB, command::state, command::states),
     Target::new(
