@@ -184,7 +184,7 @@ fn durable_snapshots_need_durable_tracking() {
     store.durability = TrackingDurability::Volatile.into();
     let refused = daemon.api().attach(asked.clone());
     let refused = refused.expect_err("snapshots that outlive their tracking");
-    assert_eq!(refused.reason, "INVALID_ARGUMENT", "{refused:?}");
+    assert_eq!(refused.reason, "INVALID_FIELD", "{refused:?}");
     let store = asked.store.as_mut().expect("a store is asked for");
     store.durability = TrackingDurability::Unspecified.into();
     let memory = Path::new("/dev/shm").join(format!("tidemark-kept-{}", std::process::id()));

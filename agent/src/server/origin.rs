@@ -82,14 +82,17 @@ pub(super) fn find(
     state_dir: &Path,
     protected: &[PathBuf],
 ) -> Result<Origin, StartError> {
-    // Before anything of ours is done to it.
-    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
-    let device = device.and_then(identity::of_device);
     let mut origin = find_any(args, state_dir, protected)?;
-    origin.identity = device.or_else(|| match origin.claimed.anchor {
-        Anchor::File(_) => identity::of_file(&origin.claimed.file).ok().flatten(),
-        Anchor::Device(_) => None,
-    });
+    // Only now: a device that just comes may not have been there before it was claimed. The volume
+    // keeps its UUID whatever lies under it.
+    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
+    origin.identity =
+        device
+            .and_then(identity::of_device)
+            .or_else(|| match origin.claimed.anchor {
+                Anchor::File(_) => identity::of_file(&origin.claimed.file).ok().flatten(),
+                Anchor::Device(_) => None,
+            });
     let (expected, found) = (args.expected_origin.as_deref(), origin.identity.as_deref());
     if let Some(why) = identity::difference(expected, found) {
         origin.continuity = Continuity::Broken(why);

@@ -9,6 +9,7 @@
 //! The engine knows no transport, no thread and no clock of its own, so that a simulator can
 //! drive it over any [`Disk`].
 
+mod claim;
 mod clock;
 mod counters;
 mod cut;
@@ -42,10 +43,11 @@ use tidemark_store::{
     units::{Epoch, Geometry, Id},
 };
 
+pub use claim::free_area;
 pub use clock::{Clock, Step, SystemClock};
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
 pub use journal::Durability;
-pub use open::{Continuity, Options, free_area};
+pub use open::{Continuity, Options};
 pub use tracker::Tracker;
 pub use types::{
     Checkpoint, Counters, Cut, Event, EventKind, Extent, ExtentPage, Fate, FullPolicy, HoldToken,

@@ -7,7 +7,7 @@ use std::{
 
 use event_listener::Event;
 use tidemark_store::{
-    area::{Layout, SUPERBLOCK_BYTES, Superblock, SuperblockError},
+    area::{Layout, Superblock},
     cow::{Index, Layers},
     journal::{Placed, Recovered},
     state::{Fate, Identity, Lineage, State},
@@ -16,6 +16,7 @@ use tidemark_store::{
 
 use super::{
     Clock, EventKind, FullPolicy, OpenError, Volume,
+    claim::{claim_area, free},
     counters::LiveCounters,
     events::EventLog,
     gate::Gate,
@@ -83,12 +84,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         let buffers = Buffers::default();
         let recovery = recover(&options, &superblock, identity, &buffers).await?;
-        let path = options.state_dir.join("state");
-        let found = State::open(&path, identity);
-        let found = found.map_err(|source| state_error(&path, source))?;
-        if found.is_none() && superblock.table {
-            forget_copies(&options, &superblock).await?;
-        }
+        let found = find_state(&options, &superblock, identity).await?;
         let (state, past) = open_state(&options, found, identity, recovery.failure)?;
         let state = Arc::new(state);
         let layers = Layers::open(Arc::clone(&state));
@@ -134,27 +130,29 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             filling: AtomicBool::new(false),
             wants_sweep: AtomicBool::new(true),
         };
+        volume.tell_of(&past, reset, recovery.message);
         if recovery.table_is_damaged {
             volume.journal.mend_table();
         }
-        if let Past::Broken(cause) = &past {
+        volume.housekeep();
+        Ok(volume)
+    }
+
+    /// What an open found, for whoever reads the events; ends what did not outlive it.
+    fn tell_of(&self, past: &Past, reset: Option<String>, recovered: Option<String>) {
+        if let Past::Broken(cause) = past {
             // The journal tells of none of them any more: it was wiped.
-            for (_, entry) in volume.layers.all() {
-                volume.lose_untold(entry.id, cause);
+            for (_, entry) in self.layers.all() {
+                self.lose_untold(entry.id, cause);
             }
         }
         if let Some(cause) = reset {
-            volume.event(
-                EventKind::TrackingReset,
-                Id::NIL,
-                format!("tracking started anew: {cause}"),
-            );
+            let message = format!("tracking started anew: {cause}");
+            self.event(EventKind::TrackingReset, Id::NIL, message);
         }
-        if let Some(message) = recovery.message {
-            volume.event(EventKind::TrackingRecovered, Id::NIL, message);
+        if let Some(message) = recovered {
+            self.event(EventKind::TrackingRecovered, Id::NIL, message);
         }
-        volume.housekeep();
-        Ok(volume)
     }
 
     /// Ends every live snapshot: other hands were on the origin, and views would show what they
@@ -172,102 +170,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         free(&self.area, self.superblock).await?;
         std::fs::remove_dir_all(state_dir).map_err(|source| state_error(state_dir, source))
     }
-}
-
-/// Gives up an area of a volume that no server serves any more, if it is that volume's.
-pub async fn free_area(area: &impl Disk, volume: Id) -> Result<(), OpenError> {
-    match read_superblock(area).await? {
-        Some(found) if found.volume == volume => free(area, found).await,
-        _ => Ok(()),
-    }
-}
-
-async fn free(area: &impl Disk, superblock: Superblock) -> Result<(), OpenError> {
-    let free = Superblock {
-        volume: Id::NIL,
-        generation: superblock.generation + 1,
-        ..superblock
-    };
-    write_superblock(area, &free).await
-}
-
-/// Reads the area's superblock and makes the area this volume's if it is nobody's.
-async fn claim_area<O: Disk, A: Disk, C: Clock>(
-    options: &Options<O, A, C>,
-) -> Result<Superblock, OpenError> {
-    let have = options.area.capacity();
-    let layout = Layout::of(options.geometry);
-    let table = options.durable && options.durable_snapshots;
-    let need = layout.min_capacity(table);
-    if have < need {
-        return Err(OpenError::AreaTooSmall { have, need });
-    }
-    let slots = layout.slots_in(have, table);
-    let found = read_superblock(&options.area).await?;
-    if let Some(found) = found {
-        let ours = found.volume == options.volume_id
-            && found.geometry == options.geometry
-            && (found.slots, found.table) == (slots, table);
-        if ours {
-            return Ok(found);
-        }
-        if found.volume != Id::NIL && found.volume != options.volume_id {
-            return Err(OpenError::AreaCorrupt(format!(
-                "it belongs to another volume ({}): detach that one, or choose another file",
-                found.volume
-            )));
-        }
-    }
-    let fresh = Superblock {
-        generation: found.map_or(0, |found| found.generation) + 1,
-        volume: options.volume_id,
-        area: random_id(),
-        geometry: options.geometry,
-        first_slot_bytes: layout.first_slot_bytes(),
-        slots,
-        table,
-    };
-    write_superblock(&options.area, &fresh).await?;
-    Ok(fresh)
-}
-
-/// The newest superblock; `None` in a file that never was an area.
-async fn read_superblock(area: &impl Disk) -> Result<Option<Superblock>, OpenError> {
-    let mut found = Vec::new();
-    for slot in 0..2 {
-        let mut bytes = [0; SUPERBLOCK_BYTES];
-        area.read(slot * SUPERBLOCK_BYTES as u64, &mut bytes)
-            .await
-            .map_err(OpenError::Area)?;
-        found.push(Superblock::decode(&bytes));
-    }
-    if found
-        .iter()
-        .all(|slot| *slot == Err(SuperblockError::Empty))
-    {
-        return Ok(None);
-    }
-    let newest = found
-        .iter()
-        .flatten()
-        .max_by_key(|superblock| superblock.generation);
-    let why = || {
-        let whys: Vec<String> = found
-            .iter()
-            .filter_map(|slot| slot.err())
-            .map(|why| why.to_string())
-            .collect();
-        let whys = whys.join("; ");
-        OpenError::AreaCorrupt(format!("{whys}: choose another file, or remove this one"))
-    };
-    newest.copied().map(Some).ok_or_else(why)
-}
-
-async fn write_superblock(area: &impl Disk, superblock: &Superblock) -> Result<(), OpenError> {
-    let at = superblock.generation % 2 * SUPERBLOCK_BYTES as u64;
-    area.write(at, &superblock.encode(), true)
-        .await
-        .map_err(OpenError::Area)
 }
 
 /// What became of looking into the area's journal.
@@ -376,6 +278,21 @@ fn recovered<E: std::fmt::Display>(
         "tracking goes on where the host stopped; {regions} MiB that were being changed then count \
          as changed whole, and {snapshots}"
     )
+}
+
+/// The state that a predecessor left, or that was recovered.
+async fn find_state<O: Disk, A: Disk, C: Clock>(
+    options: &Options<O, A, C>,
+    superblock: &Superblock,
+    identity: Identity,
+) -> Result<Option<State>, OpenError> {
+    let path = options.state_dir.join("state");
+    let found = State::open(&path, identity);
+    let found = found.map_err(|source| state_error(&path, source))?;
+    if found.is_none() && superblock.table {
+        forget_copies(options, superblock).await?;
+    }
+    Ok(found)
 }
 
 /// Before a state is begun that knows of no copies: the slot table must not tell of any when the host

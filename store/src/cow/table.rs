@@ -77,6 +77,15 @@ pub struct Page {
     pub commit: u64,
 }
 
+/// A commit as its shadow tells it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shadow<'a> {
+    /// Its number.
+    pub commit: u64,
+    /// Its pages with their numbers.
+    pub pages: Vec<(u32, &'a [u8])>,
+}
+
 /// The page that tells of a slot.
 pub const fn page_of(slot: u32) -> u32 {
     slot / PAGE_SLOTS
@@ -177,9 +186,8 @@ pub fn encode_shadow(area: Id, commit: u64, pages: &[u32], bytes: &[u8]) -> Vec<
     shadow
 }
 
-/// The commit of a shadow and its pages with their numbers; `None` when it is not whole, or another
-/// area's.
-pub fn decode_shadow(area: Id, bytes: &[u8]) -> Option<(u64, Vec<(u32, &[u8])>)> {
+/// Reads a shadow; `None` when it is not whole, or another area's.
+pub fn decode_shadow(area: Id, bytes: &[u8]) -> Option<Shadow<'_>> {
     let (header, pages) = bytes.split_at_checked(PAGE_BYTES)?;
     let count = usize::try_from(half(header, 32)).ok()?;
     let pages = pages.get(..count.checked_mul(PAGE_BYTES)?)?;
@@ -188,8 +196,10 @@ pub fn decode_shadow(area: Id, bytes: &[u8]) -> Option<(u64, Vec<(u32, &[u8])>)>
         && count <= COMMIT_PAGES
         && half(header, 4) == crc32c::crc32c(&bytes[SHADOW_SUMMED..PAGE_BYTES + pages.len()]);
     let numbers = (0..count).map(|at| half(header, SHADOW_PAGES + 4 * at));
-    let pages = numbers.zip(pages.chunks_exact(PAGE_BYTES)).collect();
-    whole.then(|| (word(header, 24), pages))
+    whole.then(|| Shadow {
+        commit: word(header, 24),
+        pages: numbers.zip(pages.chunks_exact(PAGE_BYTES)).collect(),
+    })
 }
 
 /// Puts copies into a state in which their snapshots are already.
@@ -287,9 +297,9 @@ mod tests {
             .flat_map(|page| encode_page(AREA, *page, 7, copies(*page)))
             .collect();
         let mut shadow = encode_shadow(AREA, 7, &pages, &bytes);
-        let (commit, told) = decode_shadow(AREA, &shadow).unwrap();
-        assert_eq!(commit, 7);
-        assert_eq!(told, [(3, &bytes[..4096]), (9, &bytes[4096..])]);
+        let told = decode_shadow(AREA, &shadow).unwrap();
+        assert_eq!(told.commit, 7);
+        assert_eq!(told.pages, [(3, &bytes[..4096]), (9, &bytes[4096..])]);
         assert_eq!(decode_shadow(Id([4; 16]), &shadow), None);
         assert_eq!(decode_shadow(AREA, &shadow[..8192]), None);
         assert!(shadow.len() <= SHADOW_BYTES);

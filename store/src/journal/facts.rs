@@ -90,6 +90,13 @@ impl Facts {
         }
     }
 
+    /// Whether a change of `range` may change what is seen: the place, and where neither ext's nor
+    /// xfs's superblock is there, whatever would show that one has come.
+    pub fn may_change_with(&self, range: ByteRange) -> bool {
+        let meets = |other: &ByteRange| range.offset < other.end() && other.offset < range.end();
+        meets(&self.place) || PAGES.contains(&self.place) && PAGES.iter().any(meets)
+    }
+
     /// What is left to be known while the place changes.
     pub fn changing(&self) -> Self {
         Self {
@@ -226,6 +233,26 @@ mod tests {
             seen.compare(&Facts::of(&xfs, &empty)),
             Err(Difference::Superblock)
         );
+    }
+
+    #[test]
+    fn a_superblock_that_comes_elsewhere_changes_what_is_seen() {
+        let empty = vec![0; 4096];
+        let mut xfs = empty.clone();
+        xfs[..4].copy_from_slice(b"XFSB");
+        let mut btrfs = empty.clone();
+        btrfs[0x40..0x48].copy_from_slice(b"_BHRfS_M");
+        for (first, second, changed) in [
+            (&ext4(7), &empty, [false, true, false]),
+            (&xfs, &empty, [true, false, false]),
+            (&empty, &btrfs, [true, true, true]),
+            (&empty, &empty, [true, true, true]),
+        ] {
+            let seen = Facts::of(first, second);
+            let places = [0, 1024, 64 << 10].map(|offset| ByteRange::new(offset, 512));
+            assert_eq!(places.map(|range| seen.may_change_with(range)), changed);
+            assert!(!seen.may_change_with(ByteRange::new(4096, 60 << 10)));
+        }
     }
 
     #[test]

@@ -201,7 +201,10 @@ fn a_snapshot_counts_when_it_is_settled() {
     let live = (0, 3, Fate::Live);
     assert_eq!(fates(&[]), [live, (9, 5, Fate::Lost)]);
     let settled = Record::Settled(Epoch(5));
-    assert_eq!(fates(&[settled.clone()]), [live, (9, 5, Fate::Live)]);
+    assert_eq!(
+        fates(std::slice::from_ref(&settled)),
+        [live, (9, 5, Fate::Live)]
+    );
     let ended = Record::End {
         id: Id([3; 16]),
         fate: Fate::Overflowed,

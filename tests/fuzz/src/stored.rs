@@ -77,9 +77,13 @@ pub(crate) fn slot_shadow(bytes: &[u8]) {
     let summed = &shadow[8..(1 + pages) * PAGE_BYTES];
     let sum = crc32c::crc32c(summed);
     shadow[4..8].copy_from_slice(&sum.to_le_bytes());
-    if let Some((_, pages)) = decode_shadow(AREA, &shadow) {
-        assert!(pages.len() <= COMMIT_PAGES);
-        assert!(pages.iter().all(|(_, bytes)| bytes.len() == PAGE_BYTES));
+    if let Some(told) = decode_shadow(AREA, &shadow) {
+        assert!(told.pages.len() <= COMMIT_PAGES);
+        assert!(
+            told.pages
+                .iter()
+                .all(|(_, bytes)| bytes.len() == PAGE_BYTES)
+        );
     }
 }
 

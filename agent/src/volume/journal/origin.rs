@@ -81,7 +81,7 @@ impl Journal {
         let (watched, batch) = {
             let mut queue = self.queue();
             let seen = queue.watch.seen.as_ref();
-            let in_place = seen.is_none_or(|seen| meets(&seen.place));
+            let in_place = seen.is_none_or(|seen| seen.may_change_with(bytes));
             let watched = Watched {
                 journal: self,
                 in_place,

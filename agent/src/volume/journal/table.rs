@@ -3,8 +3,8 @@
 use tidemark_store::{
     area::{Layout, Superblock},
     cow::table::{
-        Copy, PAGE_BYTES, PAGE_SLOTS, Page, Restorer, SHADOW_BYTES, decode_page, decode_shadow,
-        encode_page, newest_commit, page_of,
+        Copy, PAGE_BYTES, PAGE_SLOTS, Page, Restorer, SHADOW_BYTES, Shadow, decode_page,
+        decode_shadow, encode_page, newest_commit, page_of,
     },
     state::State,
     units::{BlockRange, ByteRange},
@@ -80,21 +80,15 @@ impl<'a, A: Disk> Table<'a, A> {
             let read = self.area.read(self.shadow(which), shadow).await;
             read.map_err(TableFailure::Area)?;
         }
-        let decode = |shadow: &'_ Vec<u8>| {
-            let (commit, pages) = decode_shadow(self.superblock.area, shadow)?;
-            let pages = pages
-                .into_iter()
-                .map(|(page, bytes)| (page, bytes.to_vec()));
-            Some((commit, pages.collect::<Vec<_>>()))
-        };
-        let mut whole: Vec<_> = shadows.iter().filter_map(decode).collect();
-        whole.sort_by_key(|(commit, _)| *commit);
+        let decode = |shadow| decode_shadow(self.superblock.area, shadow);
+        let mut whole: Vec<Shadow<'_>> = shadows.iter().flat_map(|s| decode(s)).collect();
+        whole.sort_by_key(|shadow| shadow.commit);
         let pages = self.superblock.slots.div_ceil(PAGE_SLOTS);
-        for (commit, of_commit) in whole {
-            for (page, bytes) in of_commit.into_iter().filter(|(page, _)| *page < pages) {
+        for Shadow { commit, pages: own } in whole {
+            for (page, bytes) in own.into_iter().filter(|(page, _)| *page < pages) {
                 let there = self.read(page, 1).await?;
                 if newest_commit(self.superblock.area, page, &there) <= commit {
-                    let written = self.area.write(self.page(page), &bytes, false).await;
+                    let written = self.area.write(self.page(page), bytes, false).await;
                     written.map_err(TableFailure::Area)?;
                 }
             }

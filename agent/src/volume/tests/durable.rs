@@ -314,6 +314,42 @@ fn a_mount_that_the_host_made_is_no_mount_by_others() {
     }
 }
 
+/// A new file system's superblock comes to where none was looked for, and the power goes at once.
+#[test]
+fn a_superblock_that_the_host_made_elsewhere_is_no_change_by_others() {
+    let world = world();
+    let random = Random::new(4);
+    let model = Rc::new(RefCell::new(Model::default()));
+    let answered = Rc::new(RefCell::new(false));
+    {
+        let volume = world.open();
+        let mut tasks = keeping(&volume, &world, &random, &model);
+        for _ in 0..2000 {
+            tasks.step(&random);
+        }
+        let mut page = vec![0; 4096];
+        page[0x40..0x48].copy_from_slice(b"_BHRfS_M");
+        let (serving, answer) = (&volume, answered.clone());
+        tasks.spawn(async move {
+            let request = Request::Write {
+                offset: 64 << 10,
+                from: &page,
+                fua: true,
+            };
+            serving
+                .serve(request)
+                .await
+                .expect("the host sees no error");
+            *answer.borrow_mut() = true;
+        });
+        until(&random, &mut tasks, || *answered.borrow());
+    }
+    world.forget_state();
+    let found = world.open().status();
+    let lineage = model.borrow().promises[0].checkpoint.lineage;
+    assert_eq!(found.lineage, lineage, "{}", found.lineage_cause);
+}
+
 #[test]
 fn a_failing_area_delays_nobody_for_ever_and_tells_nothing_false() {
     let world = world();
