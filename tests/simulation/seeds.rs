@@ -35,7 +35,7 @@ pub const SEEDS: [Named; 6] = [
         found: "a header, or the wiping of one, that a dead process had in flight came to the medium or \
                 did not, after its successor had begun an image there: a power cut then ended the \
                 lineage",
-        seeds: &[20_270_298, 5_000_666],
+        seeds: &[20_270_298, 5_000_666, 30_004_842],
     },
     Named {
         found: "the shadow of an earlier commit was put over pages of a later one, after a process \

@@ -175,7 +175,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
 /// What became of looking into the area's journal.
 #[derive(Default)]
 struct Recovery {
-    /// The highest generation of an image, and the half of one that is whole.
+    /// The highest generation of an image, and the half of the one to be left alone.
     found: (u64, u64),
     /// Why nothing could be taken up from it, when it was looked at.
     failure: Option<String>,
@@ -195,16 +195,17 @@ async fn recover<O: Disk, A: Disk, C: Clock>(
     buffers: &Buffers,
 ) -> Result<Recovery, OpenError> {
     let images = journal::images(&options.area, superblock).await;
+    let found = match &images {
+        Ok(images) => {
+            let kept = journal::half_to_keep(&options.area, superblock, images).await;
+            let newest = images.first().map_or(0, |(header, _)| header.generation);
+            (newest, kept)
+        }
+        // It may be readable again later, and must then be wiped by now.
+        Err(_) => (1, 0),
+    };
     let mut recovery = Recovery {
-        // The older one is whole for certain: a dead process may have had the newer one in hand.
-        found: match &images {
-            Ok(images) => match (images.first(), images.last()) {
-                (Some((newest, _)), Some((_, half))) => (newest.generation, *half),
-                _ => (0, 0),
-            },
-            // It may be readable again later, and must then be wiped by now.
-            Err(_) => (1, 0),
-        },
+        found,
         ..Recovery::default()
     };
     if options.state_dir.join("state").exists() || !options.durable {

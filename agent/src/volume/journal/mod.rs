@@ -56,7 +56,7 @@ use copies::Copies;
 use endings::Endings;
 use origin::Watch;
 pub(super) use origin::{Watched, compare};
-pub(super) use recover::{Images, images, recover, restore, wipe};
+pub(super) use recover::{Images, half_to_keep, images, recover, restore, wipe};
 use regions::ActiveRegions;
 pub(super) use table::Table;
 
@@ -162,8 +162,8 @@ pub(super) struct Journal {
 
 impl Journal {
     /// A journal whose first image is still to be written; until then every change waits.
-    /// `found` is the highest generation of an image in the area, and the half of one that is whole, or
-    /// zeros.
+    /// `found` is the highest generation of an image in the area, and the half of the one that is to
+    /// be left alone, or zeros.
     pub(super) fn new(
         geometry: Geometry,
         durable: bool,

@@ -48,6 +48,26 @@ pub(in crate::volume) async fn images(
     Ok(images)
 }
 
+/// The half that a process which takes over must leave alone until its own image counts: it is there
+/// and stays, whatever a dead process had in flight. That is the newest, if it is whole: the older one
+/// may be about to be wiped.
+pub(in crate::volume) async fn half_to_keep(
+    area: &impl Disk,
+    superblock: &Superblock,
+    images: &Images,
+) -> u64 {
+    let [(header, newest), (_, older)] = images[..] else {
+        return images.first().map_or(0, |(_, half)| *half);
+    };
+    let half = Layout::of(superblock.geometry).half(newest);
+    if read_image(area, &header, half).await.is_err() {
+        return older;
+    }
+    // Its header may still be in a cache. An area that fails now fails the first image too.
+    let _ = area.flush().await;
+    newest
+}
+
 /// What tracking knew when the host stopped and the half that tells it, or why that cannot be said.
 /// The other half tells nothing from then on.
 pub(in crate::volume) async fn recover(
@@ -79,14 +99,21 @@ async fn read(
     header: &Header,
     half: ByteRange,
 ) -> Result<Recovered, String> {
+    let image = read_image(area, header, half).await?;
+    let log = read_log(area, header, half).await?;
+    replay(header, image, &log, superblock.geometry).map_err(|error| damaged(&error))
+}
+
+async fn read_image(area: &impl Disk, header: &Header, half: ByteRange) -> Result<Image, String> {
     let mut body = vec![0; usize::try_from(header.body_bytes).unwrap_or(0)];
     let at = half.offset + Header::BODY;
     let read = area.read(at, &mut body).await;
     read.map_err(|errno| unreadable(at, errno))?;
-    let damaged = |what: &dyn std::fmt::Display| format!("the area's journal is damaged: {what}");
-    let image = Image::decode(header, &body).map_err(|error| damaged(&error))?;
-    let log = read_log(area, header, half).await?;
-    replay(header, image, &log, superblock.geometry).map_err(|error| damaged(&error))
+    Image::decode(header, &body).map_err(|error| damaged(&error))
+}
+
+fn damaged(what: &dyn std::fmt::Display) -> String {
+    format!("the area's journal is damaged: {what}")
 }
 
 /// The log up to its end.
