@@ -3,6 +3,7 @@
 //! FORMAT.md is the contract of every stored byte.
 
 pub mod area;
+mod bytes;
 #[cfg(feature = "catalog")]
 pub mod catalog;
 pub mod changes;

@@ -4,8 +4,7 @@
 //! them. For ext2 to ext4, which count their mounts in it, the counts are remembered also while it
 //! changes: those that it may have when the host stops now. Contract: FORMAT.md, "Journal".
 
-use super::bytes::Fields;
-use crate::units::ByteRange;
+use crate::{bytes::Fields, units::ByteRange};
 
 const VERSION: u8 = 1;
 /// What is read to find a superblock: the first page, and the one in which btrfs has it.
@@ -202,9 +201,15 @@ pub enum Difference {
 mod tests {
     use super::*;
 
-    fn ext4(count: u8) -> Vec<u8> {
+    /// A page with these bytes somewhere.
+    fn with(at: usize, bytes: &[u8]) -> Vec<u8> {
         let mut page = vec![0; 4096];
-        page[1024 + 0x38..][..2].copy_from_slice(&[0x53, 0xef]);
+        page[at..at + bytes.len()].copy_from_slice(bytes);
+        page
+    }
+
+    fn ext4(count: u8) -> Vec<u8> {
+        let mut page = with(1024 + 0x38, &[0x53, 0xef]);
         page[1024 + 0x34] = count;
         page
     }
@@ -212,10 +217,7 @@ mod tests {
     #[test]
     fn superblocks_are_found_where_they_are() {
         let empty = vec![0; 4096];
-        let mut xfs = empty.clone();
-        xfs[..4].copy_from_slice(b"XFSB");
-        let mut btrfs = empty.clone();
-        btrfs[0x40..0x48].copy_from_slice(b"_BHRfS_M");
+        let [mut xfs, btrfs] = [with(0, b"XFSB"), with(0x40, b"_BHRfS_M")];
         for (first, second, place) in [
             (&ext4(7), &empty, EXT),
             (&xfs, &empty, XFS),
@@ -238,10 +240,7 @@ mod tests {
     #[test]
     fn a_superblock_that_comes_elsewhere_changes_what_is_seen() {
         let empty = vec![0; 4096];
-        let mut xfs = empty.clone();
-        xfs[..4].copy_from_slice(b"XFSB");
-        let mut btrfs = empty.clone();
-        btrfs[0x40..0x48].copy_from_slice(b"_BHRfS_M");
+        let [xfs, btrfs] = [with(0, b"XFSB"), with(0x40, b"_BHRfS_M")];
         for (first, second, changed) in [
             (&ext4(7), &empty, [false, true, false]),
             (&xfs, &empty, [true, false, false]),

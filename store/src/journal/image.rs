@@ -5,11 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{
-    bytes::Fields,
-    record::{MAX_ORIGIN_BYTES, Placed, Regions, lineage, placed, put_lineage, put_placed},
-};
+use super::record::{MAX_ORIGIN_BYTES, Placed, Regions, lineage, placed, put_lineage, put_placed};
 use crate::{
+    bytes::Fields,
     changes::ChangeSet,
     state::{CheckpointEntry, Lineage, SnapshotEntry},
     units::{Epoch, Id},

@@ -4,10 +4,8 @@
 //! it: it was torn, or never written, or is left from an earlier log. Nothing that was promised lies
 //! behind it, because a block counts as written only when those before it are on the medium.
 
-use super::{
-    bytes::Fields,
-    record::{Record, RecordError},
-};
+use super::record::{Record, RecordError};
+use crate::bytes::Fields;
 
 /// Size of a log block.
 pub const BLOCK_BYTES: usize = 4096;

@@ -15,7 +15,6 @@
 //! of it, if only by its region. A region that was told to be active and not yet to be cold again
 //! counts as changed whole.
 
-mod bytes;
 mod facts;
 mod image;
 mod log;

@@ -1,7 +1,7 @@
 //! Log records.
 
-use super::bytes::{Fields, put_short_bytes};
 use crate::{
+    bytes::{Fields, put_short_bytes},
     state::{CheckpointEntry, Fate, Lineage, MAX_CAUSE_BYTES, MAX_SNAPSHOTS, SnapshotEntry},
     units::{Epoch, Id},
 };

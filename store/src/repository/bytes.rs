@@ -1,53 +1,19 @@
-//! Reading stored fields one after the other, never past the end, and only in their one form.
+//! What a repository's objects are made of, beside [`crate::bytes`]: each has only one form.
 
 use super::{id::Digest, limits::MAX_TEXT_BYTES};
-use crate::units::Id;
+pub(super) use crate::bytes::Fields;
+use crate::bytes::put_short_bytes;
 
-/// What is left of some stored bytes.
-pub(super) struct Fields<'a>(pub(super) &'a [u8]);
-
-impl<'a> Fields<'a> {
-    pub(super) fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let (head, rest) = self.0.split_at_checked(len)?;
-        self.0 = rest;
-        Some(head)
-    }
-
-    pub(super) fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
-        self.take(N)?.try_into().ok()
-    }
-
-    pub(super) fn u8(&mut self) -> Option<u8> {
-        self.array().map(u8::from_le_bytes)
-    }
-
-    pub(super) fn u16(&mut self) -> Option<u16> {
-        self.array().map(u16::from_le_bytes)
-    }
-
-    pub(super) fn u32(&mut self) -> Option<u32> {
-        self.array().map(u32::from_le_bytes)
-    }
-
-    pub(super) fn u64(&mut self) -> Option<u64> {
-        self.array().map(u64::from_le_bytes)
-    }
-
-    pub(super) fn id(&mut self) -> Option<Id> {
-        self.array().map(Id)
-    }
-
+impl Fields<'_> {
     pub(super) fn digest(&mut self) -> Option<Digest> {
         self.array().map(Digest)
     }
 
-    /// UTF-8 after its length of 16 bits.
-    pub(super) fn text(&mut self) -> Option<String> {
-        let len = usize::from(self.u16()?);
-        if len > MAX_TEXT_BYTES {
-            return None;
-        }
-        std::str::from_utf8(self.take(len)?).ok().map(str::to_owned)
+    /// UTF-8 after its length of 16 bits, of what [`put_text`] leaves of a text.
+    pub(super) fn short_text(&mut self) -> Option<String> {
+        let bytes = self.short_bytes()?;
+        let text = std::str::from_utf8(bytes).ok()?;
+        (bytes.len() <= MAX_TEXT_BYTES).then(|| text.to_owned())
     }
 
     /// A number in the shortest little-endian base 128.
@@ -76,9 +42,7 @@ impl<'a> Fields<'a> {
 /// Adds a text with its length; one that is too long is cut at a character.
 pub(super) fn put_text(into: &mut Vec<u8>, text: &str) {
     let text = &text[..text.floor_char_boundary(MAX_TEXT_BYTES)];
-    let len = u16::try_from(text.len()).unwrap_or(u16::MAX);
-    into.extend(len.to_le_bytes());
-    into.extend(text.as_bytes());
+    put_short_bytes(into, text.as_bytes());
 }
 
 pub(super) fn put_varint(into: &mut Vec<u8>, mut value: u32) {

@@ -273,20 +273,11 @@ pub(super) fn now_us() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use zeroize::Zeroizing;
-
     use super::*;
-    use crate::repository::backend::Memory;
-
-    const CHEAP: KdfCost = KdfCost {
-        memory_kib: 8,
-        passes: 1,
-        lanes: 1,
+    use crate::repository::{
+        backend::Memory,
+        crypto::cheap::{COST as CHEAP, password},
     };
-
-    fn password(text: &str) -> Credential {
-        Credential::Password(Zeroizing::new(text.to_owned()))
-    }
 
     #[test]
     fn passwords_come_and_go_and_the_last_stays() {

@@ -189,19 +189,28 @@ fn stretch_password(password: &str, salt: &[u8], cost: KdfCost) -> Result<Secret
     Ok(Secret::new(*key))
 }
 
+/// Keys for tests: as good as any, and quick.
 #[cfg(test)]
-mod tests {
-    use super::*;
+pub(crate) mod cheap {
+    use super::{Credential, KdfCost, Zeroizing};
 
-    const CHEAP: KdfCost = KdfCost {
+    pub(crate) const COST: KdfCost = KdfCost {
         memory_kib: 8,
         passes: 1,
         lanes: 1,
     };
 
-    fn password(text: &str) -> Credential {
+    pub(crate) fn password(text: &str) -> Credential {
         Credential::Password(Zeroizing::new(text.to_owned()))
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        cheap::{COST as CHEAP, password},
+        *,
+    };
 
     #[test]
     fn only_its_own_password_or_file_opens_a_slot() {

@@ -9,5 +9,7 @@ pub mod lock;
 pub mod secret;
 
 pub use keys::{Keys, Naming};
+#[cfg(test)]
+pub(crate) use lock::cheap;
 pub use lock::{Credential, KdfCost};
 pub use secret::Secret;

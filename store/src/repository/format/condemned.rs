@@ -39,7 +39,7 @@ impl Condemned {
     /// Reads the stored body; `None` unless it is well formed.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut fields = Fields(bytes);
-        let (by, said_us, grace_seconds) = (fields.text()?, fields.u64()?, fields.u64()?);
+        let (by, said_us, grace_seconds) = (fields.short_text()?, fields.u64()?, fields.u64()?);
         let count = usize::try_from(fields.u32()?).ok()?;
         if fields.0.len() != count.checked_mul(32)? {
             return None;

@@ -147,7 +147,11 @@ impl Point {
             stored_bytes: fields.u64()?,
             milliseconds: fields.u64()?,
         };
-        let (host, name, why) = (fields.text()?, fields.text()?, fields.text()?);
+        let (host, name, why) = (
+            fields.short_text()?,
+            fields.short_text()?,
+            fields.short_text()?,
+        );
         let made = match (full, why.is_empty()) {
             (0, true) => Made::Incremental,
             (1, _) => Made::Full(why),
@@ -157,7 +161,9 @@ impl Point {
         if count > MAX_TAGS {
             return None;
         }
-        let tags: Vec<_> = (0..count).map(|_| fields.text()).collect::<Option<_>>()?;
+        let tags: Vec<_> = (0..count)
+            .map(|_| fields.short_text())
+            .collect::<Option<_>>()?;
         fields.end()?;
         tags.is_sorted_by(|a, b| a < b).then_some(Self {
             root,
