@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeSet,
     sync::{
-        Mutex, PoisonError,
+        Mutex, MutexGuard,
         atomic::{
             AtomicBool, AtomicU64,
             Ordering::{Acquire, Relaxed, Release, SeqCst},
@@ -27,7 +27,7 @@ use tidemark_store::cow::{
 };
 
 use super::{
-    super::{Clock, Volume},
+    super::{Clock, Volume, lock},
     Journal,
     image::ImageFailure,
 };
@@ -87,11 +87,8 @@ impl Journal {
         self.copies.damaged.store(true, Relaxed);
     }
 
-    fn waiting(&self) -> std::sync::MutexGuard<'_, Waiting> {
-        self.copies
-            .waiting
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        lock(&self.copies.waiting)
     }
 }
 

@@ -86,7 +86,7 @@ impl Journal {
     /// it says whether that is news.
     fn settled(&self, epoch: Epoch, settle: impl FnOnce() -> bool) {
         let mut queue = self.queue();
-        if settle() && self.keeps_snapshots {
+        if settle() {
             self.push(&mut queue, &Record::Settled(epoch));
         }
     }
@@ -166,12 +166,13 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         self.finish_ends();
     }
 
-    /// Makes certain what snapshots need that were cut so far; whether there was something to do.
+    /// Makes certain what snapshots that outlive the host need of those cut so far; whether there was
+    /// something to do.
     pub(in crate::volume) async fn settle_snapshots(&self) -> Result<bool, Errno> {
         // One of the running epoch belongs to a cut that is under way.
         let running = self.tracker.epoch();
-        let unsettled = self.layers.unsettled();
-        let Some(epoch) = unsettled.filter(|epoch| *epoch < running) else {
+        let unsettled = self.layers.unsettled().filter(|epoch| *epoch < running);
+        let Some(epoch) = unsettled.filter(|_| self.journal.keeps_snapshots) else {
             return Ok(false);
         };
         self.origin.flush().await?;

@@ -16,6 +16,9 @@ use crate::{disk::Disk, request::Errno};
 /// Pages that are read at a time.
 const PIECE_PAGES: u32 = 64;
 
+/// More commits than lie between those of a table that cannot be read and the newest that can.
+const UNKNOWN_COMMITS: u64 = 1 << 32;
+
 /// Why copies cannot be taken up: those that the snapshots need may be among them.
 #[derive(Debug, thiserror::Error)]
 pub(in crate::volume) enum TableFailure {
@@ -48,18 +51,26 @@ impl<'a, A: Disk> Table<'a, A> {
         buffers: &Buffers,
         state: &State,
     ) -> Result<(), TableFailure> {
-        self.finish_commits().await?;
+        let mut failure = self.finish_commits().await.err();
         let mut restorer = Restorer::new(state);
         let mut newest: (u64, Vec<Copy>) = (0, Vec::new());
-        let pages = self.superblock.slots.div_ceil(PAGE_SLOTS);
-        for first in (0..pages).step_by(PIECE_PAGES as usize) {
-            let count = PIECE_PAGES.min(pages - first);
-            let bytes = self.read(first, count).await?;
+        // Also after a failure: the commits to come are to be newer than all there are.
+        for (first, count) in self.pieces() {
+            let read = self.read(first, count).await;
+            let bytes = read.unwrap_or_else(|error| {
+                failure.get_or_insert(error);
+                Vec::new()
+            });
             for (page, bytes) in (first..).zip(bytes.chunks_exact(PAGE_BYTES)) {
-                let told = decode_page(self.superblock.area, page, bytes)?;
-                if told.commit > newest.0 {
-                    newest = (told.commit, Vec::new());
+                let told = decode_page(self.superblock.area, page, bytes);
+                let commit = newest_commit(self.superblock.area, page, bytes);
+                if commit > newest.0 {
+                    newest = (commit, Vec::new());
                 }
+                let told = told.unwrap_or_else(|error| {
+                    failure.get_or_insert(error.into());
+                    Page::default()
+                });
                 for (commit, copy) in told.copies {
                     restorer.put(&copy);
                     if commit == newest.0 {
@@ -67,6 +78,10 @@ impl<'a, A: Disk> Table<'a, A> {
                     }
                 }
             }
+        }
+        if let Some(failure) = failure {
+            state.set_commits(newest.0 + UNKNOWN_COMMITS);
+            return Err(failure);
         }
         state.set_commits(newest.0);
         self.drop_unfinished(origin, buffers, &mut restorer, &newest.1)
@@ -83,7 +98,7 @@ impl<'a, A: Disk> Table<'a, A> {
         let decode = |shadow| decode_shadow(self.superblock.area, shadow);
         let mut whole: Vec<Shadow<'_>> = shadows.iter().flat_map(|s| decode(s)).collect();
         whole.sort_by_key(|shadow| shadow.commit);
-        let pages = self.superblock.slots.div_ceil(PAGE_SLOTS);
+        let pages = self.pages();
         for Shadow { commit, pages: own } in whole {
             for (page, bytes) in own.into_iter().filter(|(page, _)| *page < pages) {
                 let there = self.read(page, 1).await?;
@@ -172,10 +187,8 @@ impl<'a, A: Disk> Table<'a, A> {
     /// Makes the table tell nothing. What it told must not be believed any more before.
     pub(in crate::volume) async fn clear(&self) -> Result<(), Errno> {
         self.drop_shadows().await?;
-        let pages = self.superblock.slots.div_ceil(PAGE_SLOTS);
         let mut cleared = false;
-        for first in (0..pages).step_by(PIECE_PAGES as usize) {
-            let count = PIECE_PAGES.min(pages - first);
+        for (first, count) in self.pieces() {
             let mut bytes = vec![0xFF; count as usize * PAGE_BYTES];
             // One that cannot be read is written, which mends it on many disks.
             let _ = self.area.read(self.page(first), &mut bytes).await;
@@ -189,6 +202,17 @@ impl<'a, A: Disk> Table<'a, A> {
             self.area.flush().await?;
         }
         Ok(())
+    }
+
+    fn pages(&self) -> u32 {
+        self.superblock.slots.div_ceil(PAGE_SLOTS)
+    }
+
+    /// All pages, as the first of some and how many.
+    fn pieces(&self) -> impl Iterator<Item = (u32, u32)> + use<A> {
+        let pages = self.pages();
+        let firsts = (0..pages).step_by(PIECE_PAGES as usize);
+        firsts.map(move |first| (first, PIECE_PAGES.min(pages - first)))
     }
 
     async fn read(&self, first: u32, pages: u32) -> Result<Vec<u8>, TableFailure> {
