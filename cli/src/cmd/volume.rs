@@ -34,7 +34,7 @@ const DEFAULT_WRITE_DELAY: &str = "50ms";
 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
-    /// Put an interposer over an image file or an unmounted device
+    /// Put an interposer over an image file or a device
     Attach(AttachArgs),
     /// Take the interposer away; tracking of the volume ends
     Detach {
