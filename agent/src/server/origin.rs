@@ -109,22 +109,26 @@ fn find_any(
         TransportArg::Portable => Err("the portable transport was asked for".to_owned()),
         TransportArg::Auto | TransportArg::Ublk => ublk::probe(),
     };
-    let device = DeviceNumber::of_block_device(&args.origin).ok().flatten();
+    let seen = Anchor::of_path(&args.origin).ok();
+    let device = match seen {
+        Some(Anchor::Device(device)) => Some(device),
+        _ => None,
+    };
     let journal = state_dir.join(JOURNAL);
     let must = args.transport == TransportArg::Ublk;
     let features = match driver {
         Err(why) if must => return Err(StartError::NoUblk { why }),
-        Err(_) => return portable(args, state_dir, device),
+        Err(_) => return portable(args, state_dir, seen),
         Ok(features) => features,
     };
     if journal.exists() || device.is_some_and(disk::is_dm) {
         return live(args, state_dir, protected, features);
     }
     if device.is_none() && !must {
-        return portable(args, state_dir, device);
+        return portable(args, state_dir, seen);
     }
     insertion::check(&args.origin, protected)?;
-    let claimed = claim(&args.origin, Purpose::Origin)?;
+    let claimed = claim_seen(&args.origin, seen)?;
     if claimed.capacity % 512 != 0 {
         return Err(StartError::Geometry {
             path: args.origin.clone(),
@@ -150,12 +154,29 @@ fn find_any(
     })
 }
 
+/// Claims what was there when the way to it was chosen. A device that came since may be one that
+/// another way is for: a logical volume is activated while we look, and to hold it would keep its
+/// file system from being mounted.
+fn claim_seen(path: &Path, seen: Option<Anchor>) -> Result<Claimed, StartError> {
+    let claimed = claim(path, Purpose::Origin)?;
+    match seen == Some(claimed.anchor) {
+        true => Ok(claimed),
+        false => Err(StartError::JustCame {
+            path: path.to_owned(),
+        }),
+    }
+}
+
 fn portable(
     args: &VolumeArgs,
     state_dir: &Path,
-    device: Option<DeviceNumber>,
+    seen: Option<Anchor>,
 ) -> Result<Origin, StartError> {
-    let claimed = claim(&args.origin, Purpose::Origin)?;
+    let claimed = claim_seen(&args.origin, seen)?;
+    let device = match claimed.anchor {
+        Anchor::Device(device) => Some(device),
+        Anchor::File(_) => None,
+    };
     let continuity = match modified_us(&claimed) {
         Some(modified_us) => left_alone(args, modified_us),
         None if args.again && has_state(state_dir) => Continuity::Broken(
@@ -318,4 +339,24 @@ fn modified_us(origin: &Claimed) -> Option<u64> {
         .ok()?;
     let since = modified.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_micros()).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_seen_is_claimed() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, other] = ["origin", "other"].map(|name| dir.path().join(name));
+        for file in [&path, &other] {
+            std::fs::write(file, [0; 4096]).unwrap();
+        }
+        let seen = Anchor::of_path(&path).ok();
+        assert_eq!(claim_seen(&path, seen).unwrap().anchor, seen.unwrap());
+        for another in [None, Anchor::of_path(&other).ok()] {
+            let refused = claim_seen(&path, another).err().unwrap();
+            assert!(matches!(refused, StartError::JustCame { .. }), "{refused}");
+        }
+    }
 }

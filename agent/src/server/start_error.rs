@@ -60,6 +60,8 @@ pub(super) enum StartError {
     ForeignInterposer { over: PathBuf },
     #[error("{path} is not there: activate the volume (lvchange -ay), and it is attached again")]
     Gone { path: PathBuf },
+    #[error("{path} came, or became another one, while it was looked at: try again")]
+    JustCame { path: PathBuf },
     #[error(
         "{path} is no device-mapper volume, which has nothing to fall back to: what is mounted is \
          the interposer's own device. It waits for a server"
@@ -103,7 +105,9 @@ impl StartError {
             Self::Refused(refusal) | Self::Insertion(InsertionError::Refused(refusal)) => {
                 refusal_kind(refusal)
             }
-            Self::Gone { .. } | Self::NothingToFallBackTo { .. } => StartFailure::OriginUnsuitable,
+            Self::Gone { .. } | Self::JustCame { .. } | Self::NothingToFallBackTo { .. } => {
+                StartFailure::OriginUnsuitable
+            }
             Self::Mount(_)
             | Self::Memory(_)
             | Self::Insertion(_)
