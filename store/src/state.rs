@@ -37,6 +37,7 @@ const COMMIT: usize = 10;
 const ALIVE: usize = 11;
 const FRESH: usize = 12;
 const COMMITS: usize = 13;
+const UNTOLD: usize = 14;
 const LINEAGES: usize = 16;
 const LINEAGE_WORDS: usize = 4 + MAX_CAUSE_BYTES / 8;
 const SNAPSHOTS: usize = 512;
@@ -255,6 +256,17 @@ impl State {
     /// Commits up to this number were made before the state was.
     pub fn set_commits(&self, commits: u64) {
         self.word(COMMITS).store(commits, Release);
+    }
+
+    /// Whether changes go on that the area's journal does not tell of: what it tells is not to be
+    /// believed, whoever finds it.
+    pub fn is_untold(&self) -> bool {
+        self.word(UNTOLD).load(Acquire) != 0
+    }
+
+    /// Says whether they do; to be said before the first of them.
+    pub fn set_untold(&self, untold: bool) {
+        self.word(UNTOLD).store(u64::from(untold), Release);
     }
 
     /// Slots below this number have been used.

@@ -11,7 +11,7 @@ pub struct Named {
 }
 
 /// In the order in which they were found, each with the seeds that found it.
-pub const SEEDS: [Named; 6] = [
+pub const SEEDS: [Named; 8] = [
     Named {
         found: "a hold lasted an hour longer when the host's clock was set back by one",
         seeds: &[241, 434, 442],
@@ -41,5 +41,16 @@ pub const SEEDS: [Named; 6] = [
         found: "the shadow of an earlier commit was put over pages of a later one, after a process \
                 died between two commits: a durable snapshot showed other bytes",
         seeds: &[5_000_013],
+    },
+    Named {
+        found: "a process that followed one whose area had failed said that tracking was durable before \
+                the area told of what had changed meanwhile: a power cut brought back a lineage that \
+                did not know of it",
+        seeds: &[60_037_547],
+    },
+    Named {
+        found: "not a defect of the engine: what a power cut brought back in a volume was taken for a \
+                number of the writer of pairs",
+        seeds: &[60_040_834],
     },
 ];

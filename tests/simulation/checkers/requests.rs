@@ -61,8 +61,10 @@ pub(in super::super) fn i4_whole_group(life: &Life, cuts: [(usize, &Cut); 2]) ->
         }
     }
     let [first, second] = numbers;
-    let whole = first == second || first == second + 1;
-    if second < life.world.model.pairs_from.get() || whole {
+    // Anything else is not from the writer of pairs: a power cut brought back what was there before.
+    let pairs = &life.world.model;
+    let written = pairs.pairs_from.get()..=pairs.pair.get().0;
+    if !written.contains(&second) || first == second || first == second + 1 {
         return Ok(());
     }
     let message = format!("a group has {first} in its first volume and {second} in its second");

@@ -176,7 +176,10 @@ impl Journal {
 
 #[cfg(test)]
 mod tests {
-    use tidemark_store::units::{Epoch, Geometry, Id};
+    use tidemark_store::{
+        state::{Identity, Lineage, State},
+        units::{Epoch, Geometry, Id},
+    };
 
     use super::*;
 
@@ -191,7 +194,20 @@ mod tests {
             geometry.blocks(),
         );
         let map = Arc::new(map.unwrap());
-        let journal = Journal::new(geometry, true, false, Some(64), (0, 0));
+        let identity = Identity {
+            volume: Id([1; 16]),
+            area: Id([2; 16]),
+            geometry,
+            slots: 16,
+        };
+        let lineage = Lineage {
+            id: Id([3; 16]),
+            cause: "attached".to_owned(),
+            since_us: 0,
+        };
+        let state = State::create(&dir.path().join("state"), identity, &lineage, Epoch(1));
+        let state = Arc::new(state.unwrap());
+        let journal = Journal::new(geometry, true, false, Some(64), (0, 0), state);
         let current = || Arc::clone(&map);
         let ask = |region: u64| {
             let regions = Regions {

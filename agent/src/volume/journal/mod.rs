@@ -48,7 +48,7 @@ use futures_lite::future;
 use tidemark_store::{
     changes::DenseMap,
     journal::{Packer, Placed, Record, Regions},
-    state::{CheckpointEntry, Lineage},
+    state::{CheckpointEntry, Lineage, State},
     units::{BlockRange, Epoch, Geometry},
 };
 
@@ -85,6 +85,9 @@ const AT_ONCE: usize = 64;
 const MAX_QUEUED: usize = 256 << 10;
 /// Log blocks that the queue has memory for from the start.
 const QUEUE_BLOCKS: usize = 16;
+
+/// Why a process starts with changes going on untold.
+const UNTOLD: &str = "the area failed an earlier server, and does not tell yet what changed since";
 
 /// How far tracking outlives the host.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -149,6 +152,8 @@ pub(super) struct Journal {
     progress: AtomicU64,
     /// The keeper waits for the origin, as the host does.
     at_origin: AtomicBool,
+    /// Tells a successor whether changes go on untold.
+    state: Arc<State>,
     /// Of the newest image that was found or written.
     generation: AtomicU64,
     /// The half that it is in: the next one must not be written over it.
@@ -161,7 +166,8 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// A journal whose first image is still to be written; until then every change waits.
+    /// A journal whose first image is still to be written; until then every change waits. Where a dead
+    /// process let changes go on untold, they do so until what it left in the area was wiped.
     /// `found` is the highest generation of an image in the area, and the half of the one that is to
     /// be left alone, or zeros.
     pub(super) fn new(
@@ -170,14 +176,16 @@ impl Journal {
         keeps_snapshots: bool,
         max_active: Option<u64>,
         found: (u64, u64),
+        state: Arc<State>,
     ) -> Self {
+        let suspended = (durable && state.is_untold()).then(|| UNTOLD.to_owned());
         Self {
             geometry,
             durable,
             keeps_snapshots,
             max_active: max_active.unwrap_or(ACTIVE.max(geometry.regions() / ACTIVE_PART)),
             regions: ActiveRegions::new(if durable { geometry.regions() } else { 0 }),
-            open: AtomicBool::new(!durable),
+            open: AtomicBool::new(!durable || suspended.is_some()),
             queue: Mutex::new(Queue {
                 packer: Packer::with_capacity(QUEUE_BLOCKS),
                 batch: 1,
@@ -189,13 +197,14 @@ impl Journal {
                 watch: Watch::default(),
                 endings: Endings::default(),
                 cut_batch: 0,
-                suspended: None,
+                untold: suspended.clone(),
+                suspended,
                 resuming: None,
-                untold: None,
             }),
             written: AtomicU64::new(1),
             progress: AtomicU64::new(0),
             at_origin: AtomicBool::new(false),
+            state,
             generation: AtomicU64::new(found.0),
             half: AtomicU64::new(found.1),
             copies: Copies::default(),
@@ -233,7 +242,11 @@ impl Journal {
 
     /// An image is on the medium: what it tells outlives the host.
     fn resumed(&self) {
-        self.queue().resuming = None;
+        let mut queue = self.queue();
+        queue.resuming = None;
+        if queue.suspended.is_none() {
+            self.state.set_untold(false);
+        }
     }
 
     /// I1: returns when the marks of `blocks` in the running epoch, which were made before, outlive
@@ -388,6 +401,7 @@ impl Journal {
     pub(super) fn suspend(&self, why: &str) {
         let mut queue = self.queue();
         if queue.suspended.is_none() {
+            self.state.set_untold(true);
             queue.suspended = Some(why.to_owned());
             queue.untold = Some(why.to_owned());
             queue.packer.take(&mut Vec::new());

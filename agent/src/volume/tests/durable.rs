@@ -388,6 +388,42 @@ fn a_failing_area_delays_nobody_for_ever_and_tells_nothing_false() {
     assert!(status.lineage_cause.contains("no whole image"));
 }
 
+/// The control plane believes the area again as soon as a server says that tracking is durable.
+#[test]
+fn a_process_that_follows_one_whose_area_failed_says_so_until_the_area_tells_all() {
+    let world = world();
+    let random = Random::new(8);
+    let model = Rc::new(RefCell::new(Model::default()));
+    let durable = |volume: &SimVolume| volume.journal.durability() == Durability::Durable;
+    let images = |volume: &SimVolume| run(journal::images(&volume.area, &volume.superblock));
+    let old = {
+        let volume = world.open();
+        let mut tasks = keeping(&volume, &world, &random, &model);
+        until(&random, &mut tasks, || durable(&volume));
+        world.area.fail_writes.store(true, Relaxed);
+        tasks.spawn(write(&volume, &random, &model));
+        until(&random, &mut tasks, || !durable(&volume));
+        images(&volume)
+    };
+    world.area.fail_writes.store(false, Relaxed);
+    let volume = world.open();
+    // What is there is from before the change that was told nowhere.
+    assert_eq!(images(&volume), old);
+    assert!(!durable(&volume));
+    let mut tasks = Tasks::default();
+    tasks.spawn(volume.keep_journal());
+    until(&random, &mut tasks, || durable(&volume));
+    assert_ne!(images(&volume), old);
+    drop(tasks);
+    drop(volume);
+    assert!(
+        durable(&world.open()),
+        "the next one has nothing to make up for"
+    );
+    world.forget_state();
+    check(&world.open(), &world, &model.borrow());
+}
+
 #[test]
 fn what_identifies_a_lineage_is_kept() {
     let world = world();
