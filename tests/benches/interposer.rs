@@ -17,7 +17,7 @@ use tidemark_agent::{
         portable::{Options, Portable},
     },
 };
-use tidemark_proto::v1::TrackingDurability;
+use tidemark_proto::v1::{Snapshot, TrackingDurability};
 use tidemark_store::units::Id;
 use tidemark_tests::{
     Api, Daemon, Fio, MIB, Random,
@@ -134,6 +134,8 @@ struct Bench {
     /// Its tracking ends with the host.
     volatile: PathBuf,
     interposed: PathBuf,
+    /// Its snapshots outlive the host.
+    kept: PathBuf,
     report: PathBuf,
     _transport: Portable,
 }
@@ -149,6 +151,7 @@ fn main() {
             "tracking, volatile",
             "tracking, durable",
             "first touch under a snapshot",
+            "first touch, durable snapshots",
             "snapshot live, steady",
         ],
     );
@@ -162,11 +165,12 @@ impl Bench {
     fn set_up() -> Self {
         let daemon = Daemon::start();
         let mut random = Random::new(1);
-        let paths = ["bare.img", "volatile.img", "vol.img"].map(|name| daemon.path(name));
+        let paths =
+            ["bare.img", "volatile.img", "vol.img", "kept.img"].map(|name| daemon.path(name));
         for path in &paths {
             image::filled(path, BYTES, &mut random);
         }
-        let [under_bare, under_volatile, origin] = paths;
+        let [under_bare, under_volatile, origin, under_kept] = paths;
         let backend = Arc::new(PassThrough {
             origin: FileDisk::open(&under_bare).expect("an image opens"),
         });
@@ -180,11 +184,17 @@ impl Bench {
         let store = asked.store.as_mut().expect("a store is asked for");
         store.durability = TrackingDurability::Volatile.into();
         let volatile = api.attach(asked).expect("an attach");
+        let area = daemon.path("kept.area");
+        let mut asked = attach_request("kept", &under_kept, &area, 2 * BYTES);
+        let store = asked.store.as_mut().expect("a store is asked for");
+        store.durable_snapshots = true;
+        let kept = api.attach(asked).expect("an attach");
         Self {
             api,
             bare: device.to_owned(),
             volatile: volatile.device_path.into(),
             interposed: volume.device_path.into(),
+            kept: kept.device_path.into(),
             report: daemon.path("fio.json"),
             daemon,
             _transport: transport,
@@ -193,16 +203,22 @@ impl Bench {
 
     /// Both images in the page cache, so that neither side's first run pays for the disk.
     fn warm_up(&self) {
-        for device in [&self.bare, &self.volatile, &self.interposed] {
+        for device in [&self.bare, &self.volatile, &self.interposed, &self.kept] {
             for direction in ["read", "write"] {
                 self.pass_over(device, direction);
             }
         }
     }
 
-    fn compare(&self, load: &Load) -> [String; 6] {
-        let [mut bare, mut volatile, mut durable, mut first, mut steady] =
-            [const { Vec::new() }; 5];
+    fn compare(&self, load: &Load) -> [String; 7] {
+        let [
+            mut bare,
+            mut volatile,
+            mut durable,
+            mut first,
+            mut kept,
+            mut steady,
+        ] = [const { Vec::new() }; 6];
         for _ in 0..ROUNDS {
             let base = load.run(&self.bare, &self.report, false);
             bare.push(base);
@@ -212,24 +228,24 @@ impl Bench {
             if load.writes() {
                 first.push(load.run(&self.interposed, &self.report, true) / base);
                 self.pass_over(&self.interposed, "write");
+                let durable = self.api.snapshot("kept");
+                kept.push(load.run(&self.kept, &self.report, true) / base);
+                self.end("kept", &durable);
             }
             steady.push(load.run(&self.interposed, &self.report, false) / base);
-            let now = self.api.get_snapshot(&snapshot.id).expect("it is there");
-            assert!(!now.view_path.is_empty(), "the snapshot lived: {now:?}");
-            self.api.release(&snapshot.id).expect("a release");
-            host::eventually("the store is empty", || self.used_bytes() == 0);
+            self.end("vol", &snapshot);
         }
-        let first = if first.is_empty() {
-            "-".into()
-        } else {
-            ratio(median(first), 1.0)
+        let of_writes = |ratios: Vec<f64>| match ratios.is_empty() {
+            true => "-".into(),
+            false => ratio(median(ratios), 1.0),
         };
         [
             load.name.into(),
             format!("{:.0}", median(bare)),
             ratio(median(volatile), 1.0),
             ratio(median(durable), 1.0),
-            first,
+            of_writes(first),
+            of_writes(kept),
             ratio(median(steady), 1.0),
         ]
     }
@@ -244,8 +260,16 @@ impl Bench {
             .run();
     }
 
-    fn used_bytes(&self) -> u64 {
-        let volume = self.daemon.api().volume("vol").expect("a volume");
+    /// A snapshot that lived to the end of a run is released.
+    fn end(&self, volume: &str, snapshot: &Snapshot) {
+        let now = self.api.get_snapshot(&snapshot.id).expect("it is there");
+        assert!(!now.view_path.is_empty(), "the snapshot lived: {now:?}");
+        self.api.release(&snapshot.id).expect("a release");
+        host::eventually("the store is empty", || self.used_bytes(volume) == 0);
+    }
+
+    fn used_bytes(&self, volume: &str) -> u64 {
+        let volume = self.daemon.api().volume(volume).expect("a volume");
         volume.store_status.expect("a store").used_bytes
     }
 }
