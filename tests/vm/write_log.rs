@@ -12,7 +12,7 @@ use tidemark_tests::{
 use super::ALLOWED;
 
 /// The volume with its area, the log, and what was promised.
-const DISKS_MIB: [u64; 3] = [96, 8192, 2048];
+const DISKS_MIB: [u64; 3] = [288, 8192, 2048];
 const NAME: &str = "write_log::every_write_is_recorded";
 /// Rounds of writing, and prefixes that are recovered from: in CI, and by `make test-vm`.
 const ROUNDS: u64 = 2;
@@ -108,6 +108,7 @@ fn recover_from_all(log: &Path, recording: &Path) {
     let report = report.unwrap_or_else(|why| panic!("{why}"));
     assert!(report.prefixes > 0 && report.torn > 0 && report.subsets > 0);
     assert!(report.diffs > report.prefixes, "{report:?}");
+    assert!(report.snapshots > report.prefixes, "{report:?}");
 
     // That the checks see: an area that lost what it was told is caught.
     let blind = Effort {

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-use tidemark_proto::v1::TrackingDurability;
+use tidemark_proto::v1::{SnapshotState, TrackingDurability};
 use tidemark_store::units::{Epoch, Id};
 use tidemark_tests::{
     Api, Daemon, Fio, FsKind, Load, MIB, Mounted,
@@ -18,14 +18,16 @@ use tidemark_tests::{
     host,
     lvm::mapped_device,
     programs::{printed, run, succeed},
-    write_log::{ATTACHED, DONE, PROMISED, Recording},
+    write_log::{ATTACHED, DONE, PROMISED, RELEASED, Recording},
 };
 
 const DISK: &str = "/dev/vda";
 const LOG: &str = "/dev/vdb";
 const RECORDING: &str = "/dev/vdc";
 const VOLUME_MIB: u64 = 64;
-const AREA_MIB: u64 = 32;
+const AREA_MIB: u64 = 224;
+/// Snapshots that are kept at a time.
+const KEPT: usize = 3;
 const SECTORS_PER_MIB: u64 = 2048;
 
 /// A logged device, and the two parts of it.
@@ -97,8 +99,13 @@ fn promise(api: &Api, logged: &Logged, recording: &mut Recording) {
     let checkpoint = snapshot.checkpoint.as_ref().expect("a cut makes one");
     assert_eq!(Id::parse(&checkpoint.lineage), Some(recording.lineage));
     logged.mark(&format!("{PROMISED}-{}", recording.moments.len()));
-    recording.add(Epoch(checkpoint.epoch), snapshot.view_path.as_ref());
-    api.release(&snapshot.id).expect("a release");
+    let id = Id::parse(&snapshot.id).expect("an id");
+    recording.add(Epoch(checkpoint.epoch), id, snapshot.view_path.as_ref());
+    if let Some(old) = recording.moments.len().checked_sub(KEPT + 1) {
+        logged.mark(&format!("{RELEASED}-{old}"));
+        let old = recording.moments[old].snapshot.to_string();
+        api.release(&old).expect("a release");
+    }
 }
 
 #[test]
@@ -112,7 +119,10 @@ fn every_write_is_recorded() {
     let point = daemon.path("mnt");
     let mut mounted = Mounted::fresh(FsKind::Ext4, &origin, &point);
     let api = daemon.api();
-    let volume = api.attach(attach_request("vol", &origin, &area, 0));
+    let mut asked = attach_request("vol", &origin, &area, 0);
+    let store = asked.store.as_mut().expect("a store is asked for");
+    store.durable_snapshots = true;
+    let volume = api.attach(asked);
     let volume = volume.expect("an attach while mounted");
     host::eventually("tracking outlives the host", || {
         let volume = api.volume("vol").expect("a status");
@@ -142,6 +152,12 @@ fn every_write_is_recorded() {
     }
     logged.mark(DONE);
     recording.finish();
+    for moment in recording.moments.iter().rev().take(KEPT) {
+        let id = moment.snapshot.to_string();
+        let kept = api.get_snapshot(&id).expect("its record stays");
+        assert_eq!(kept.state(), SnapshotState::Ready, "the area had room");
+        api.release(&id).expect("a release");
+    }
     drop(mounted);
     api.detach("vol", false).expect("a detach");
     FsKind::Ext4.assert_device_sound(&origin);
