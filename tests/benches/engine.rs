@@ -152,7 +152,7 @@ fn memory() {
     let engine = Engine::open(
         Void { capacity: TIB },
         Void {
-            capacity: 256 * MIB,
+            capacity: 512 * MIB,
         },
     );
     let empty = resident() + held_by(engine.state.path()) - before;
@@ -175,7 +175,7 @@ fn listing() {
     let engine = Engine::open(
         Void { capacity: TIB },
         Void {
-            capacity: 256 * MIB,
+            capacity: 512 * MIB,
         },
     );
     let since = engine.cut(None).checkpoint;
