@@ -168,6 +168,14 @@ impl Anchor {
             Self::File(FileIdentity::of(metadata))
         }
     }
+
+    /// The block device, if it is one.
+    pub fn device(self) -> Option<DeviceNumber> {
+        match self {
+            Self::Device(device) => Some(device),
+            Self::File(_) => None,
+        }
+    }
 }
 
 /// Every block device, partitions included, in the order of their numbers.

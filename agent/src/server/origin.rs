@@ -110,10 +110,7 @@ fn find_any(
         TransportArg::Auto | TransportArg::Ublk => ublk::probe(),
     };
     let seen = Anchor::of_path(&args.origin).ok();
-    let device = match seen {
-        Some(Anchor::Device(device)) => Some(device),
-        _ => None,
-    };
+    let device = seen.and_then(Anchor::device);
     let journal = state_dir.join(JOURNAL);
     let must = args.transport == TransportArg::Ublk;
     let features = match driver {
@@ -173,10 +170,7 @@ fn portable(
     seen: Option<Anchor>,
 ) -> Result<Origin, StartError> {
     let claimed = claim_seen(&args.origin, seen)?;
-    let device = match claimed.anchor {
-        Anchor::Device(device) => Some(device),
-        Anchor::File(_) => None,
-    };
+    let device = claimed.anchor.device();
     let continuity = match modified_us(&claimed) {
         Some(modified_us) => left_alone(args, modified_us),
         None if args.again && has_state(state_dir) => Continuity::Broken(
