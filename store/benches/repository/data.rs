@@ -1,15 +1,28 @@
-//! The image, and what changes in it.
+//! The image before anything changes.
 
 use std::{
     fs::{self, File},
     io::Write,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
-const MIB: u64 = 1 << 20;
-const BLOCK: usize = 4096;
+use super::change;
+
+pub(crate) const MIB: u64 = 1 << 20;
+pub(crate) const BLOCK: usize = 4096;
+/// A row, as [`CREATE`] makes it, takes about so many bytes, its part of the index included.
+const ROW_BYTES: u64 = 150;
+/// Rows whose numbers look random: those of a sequence, times a large odd number.
+const CREATE: &str = "PRAGMA page_size = 4096; PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;
+CREATE TABLE orders (id INTEGER PRIMARY KEY, customer TEXT, state TEXT, amount REAL, note TEXT, token TEXT);
+WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n WHERE id < ROWS)
+INSERT INTO orders SELECT id, printf('customer %06d', id * 2654435761 % 100003),
+    CASE id * 40503 % 7 WHEN 0 THEN 'pending' WHEN 1 THEN 'refused' ELSE 'shipped' END,
+    id * 69069 % 99991 / 100.0 + 0.001,
+    printf('%d of article %d to street %d', id % 9 + 1, id * 7919 % 5003, id * 104729 % 30011),
+    printf('%08x%08x', id * 2654435761 & 4294967295, id * 2246822519 & 4294967295) FROM n;
+CREATE INDEX by_customer ON orders (customer);";
 
 /// The images of one run.
 pub(crate) struct Images {
@@ -22,10 +35,10 @@ pub(crate) struct Images {
 }
 
 /// The same numbers in each run.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self
             .0
             .wrapping_mul(6_364_136_223_846_793_005)
@@ -33,7 +46,7 @@ impl Dice {
         (self.0 >> 16) % n
     }
 
-    fn bytes(&mut self, len: usize) -> Vec<u8> {
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         (0..len.div_ceil(4))
             .flat_map(|_| self.below(1 << 32).to_le_bytes()[..4].to_vec())
             .take(len)
@@ -41,7 +54,7 @@ impl Dice {
     }
 }
 
-/// Makes an ext4 image of so many MiB, three quarters full, and its successor.
+/// Makes an ext4 image of so many MiB, about three quarters full, and its successor.
 pub(crate) fn make(folder: &Path, mib: u64) -> Images {
     let tree = folder.join("tree");
     fs::create_dir(&tree).expect("a folder for the files");
@@ -50,8 +63,12 @@ pub(crate) fn make(folder: &Path, mib: u64) -> Images {
     for source in ["/usr/share", "/usr/bin", "/usr/lib"] {
         copy(Path::new(source), &tree, &mut left);
     }
-    rows(&tree.join("database"), mib / 16, &mut dice);
-    log(&tree.join("log"), mib / 32, &mut dice);
+    let rows = mib * MIB / 16 / ROW_BYTES;
+    sql(
+        &tree.join("database"),
+        &CREATE.replace("ROWS", &rows.to_string()),
+    );
+    fs::write(tree.join("log"), lines(mib * MIB / 32, &mut dice)).expect("room for the files");
     fs::write(tree.join("random"), dice.bytes(mb_len(mib / 32))).expect("room for the files");
     let images = Images {
         base: folder.join("base.img"),
@@ -61,20 +78,40 @@ pub(crate) fn make(folder: &Path, mib: u64) -> Images {
     let file = File::create(&images.base).expect("room for the image");
     file.set_len(mib * MIB).expect("room for the image");
     let made = Command::new("mkfs.ext4")
-        .args(["-q", "-F", "-i", "4096", "-d"])
+        .args(["-q", "-F", "-b", "4096", "-i", "4096", "-d"])
         .args([&tree, &images.base])
         .status();
     assert!(made.is_ok_and(|made| made.success()), "mkfs.ext4 failed");
+    change::make(&images, &tree, mib, &mut dice);
     fs::remove_dir_all(&tree).expect("the files are there");
-    change(&images, mib, &mut dice);
     images
+}
+
+/// Has a database do something.
+pub(crate) fn sql(database: &Path, statements: &str) {
+    let shell = Command::new("sqlite3")
+        .arg("-bail")
+        .arg(database)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn();
+    let mut shell = shell.expect("sqlite3 is installed");
+    let mut input = shell.stdin.take().expect("a pipe");
+    input
+        .write_all(statements.as_bytes())
+        .expect("sqlite3 listens");
+    drop(input);
+    assert!(
+        shell.wait().is_ok_and(|end| end.success()),
+        "sqlite3 failed"
+    );
 }
 
 fn mb_len(mib: u64) -> usize {
     usize::try_from(mib * MIB).expect("a small file")
 }
 
-/// Copies files, as many as there is room for; every one in a folder of its own number.
+/// Copies files, as many as there is room for.
 fn copy(from: &Path, to: &Path, left: &mut u64) {
     let Ok(entries) = fs::read_dir(from) else {
         return;
@@ -97,26 +134,8 @@ fn copy(from: &Path, to: &Path, left: &mut u64) {
     }
 }
 
-/// Pages of rows, as a database has them.
-fn rows(path: &Path, mib: u64, dice: &mut Dice) {
-    let mut file = File::create(path).expect("room for the files");
-    for page in 0..mib * MIB / BLOCK as u64 {
-        let mut bytes = Vec::with_capacity(BLOCK);
-        while bytes.len() < BLOCK - 200 {
-            let row = format!("{page:012}|user{}|the quick fox|", dice.below(1 << 20));
-            bytes.extend(row.as_bytes());
-            bytes.extend(dice.bytes(24));
-        }
-        bytes.resize(BLOCK, 0);
-        file.write_all(&bytes).expect("room for the files");
-    }
-}
-
-fn log(path: &Path, mib: u64, dice: &mut Dice) {
-    fs::write(path, lines(mib * MIB, dice)).expect("room for the files");
-}
-
-fn lines(bytes: u64, dice: &mut Dice) -> Vec<u8> {
+/// So many bytes of a log.
+pub(crate) fn lines(bytes: u64, dice: &mut Dice) -> Vec<u8> {
     let mut text = Vec::new();
     for number in 0_u64.. {
         if text.len() as u64 >= bytes {
@@ -134,54 +153,4 @@ fn lines(bytes: u64, dice: &mut Dice) -> Vec<u8> {
     }
     text.truncate(usize::try_from(bytes).unwrap_or(usize::MAX));
     text
-}
-
-/// Small updates in blocks with data, new blocks here and there, a longer log.
-fn change(images: &Images, mib: u64, dice: &mut Dice) {
-    fs::copy(&images.base, &images.changed).expect("room for the second image");
-    let file = File::options().read(true).write(true).open(&images.changed);
-    let file = file.expect("the second image");
-    let blocks = mib * MIB / BLOCK as u64;
-    let mut block = [0; BLOCK];
-    let mut updated = 0;
-    while updated < mib {
-        let at = dice.below(blocks) * BLOCK as u64;
-        file.read_exact_at(&mut block, at)
-            .expect("the image is there");
-        if block != [0; BLOCK] {
-            let row = format!("row update {updated} {}", dice.below(1 << 40));
-            file.write_all_at(row.as_bytes(), at + dice.below(3000))
-                .expect("the image is there");
-            updated += 1;
-        }
-    }
-    for _ in 0..mib / 8 {
-        let at = dice.below(blocks) * BLOCK as u64;
-        file.write_all_at(&dice.bytes(BLOCK), at)
-            .expect("the image is there");
-    }
-    let longer = lines(mib * MIB / 200, dice);
-    file.write_all_at(&longer, mib * MIB / 5 * 4 / BLOCK as u64 * BLOCK as u64)
-        .expect("the image is there");
-    let mut delta = File::create(&images.delta).expect("room for the difference");
-    for (_, bytes) in differences(&images.base, &images.changed) {
-        delta.write_all(&bytes).expect("room for the difference");
-    }
-}
-
-/// Where two images of one size differ, and what is there in the second.
-pub(crate) fn differences(old: &Path, new: &Path) -> impl Iterator<Item = (u64, Vec<u8>)> {
-    let [old, new] = [old, new].map(|path| File::open(path).expect("an image"));
-    let len = new.metadata().expect("an image").len();
-    let blocks = (0..len).step_by(BLOCK);
-    blocks.filter_map(move |at| {
-        let [before, after] = [&old, &new].map(|image| {
-            let mut block = vec![0; BLOCK];
-            image
-                .read_exact_at(&mut block, at)
-                .expect("an image of whole blocks");
-            block
-        });
-        (before != after).then_some((at, after))
-    })
 }

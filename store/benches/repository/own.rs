@@ -11,31 +11,43 @@ use std::{
 
 use tidemark_store::{
     repository::{
-        About, Backup, Change, Image, Made, Onto, Progress, Repository, Source, Target, Trust,
-        backend::Directory,
+        About, Backup, Blob, Change, Digest, Image, Made, Onto, Progress, Repository, Source,
+        Target, Trust,
+        backend::{Directory, StorageTime},
         crypto::{Credential, KdfCost, Secret},
+        format::{index::PackList, pack::Entry},
+        index::Table,
     },
     units::{ByteRange, Epoch, Geometry, Id},
 };
 
-use super::{Row, bytes_in, data::Images, data::differences, peak_mib, timed};
+use super::{
+    change::differences,
+    data::Images,
+    measure::{Row, bytes_in, timed},
+    verdict::{FULL, INCREMENTAL, RESTORE},
+};
 
 /// What a process is asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Action {
+    Init,
     Full,
     Incremental,
     Compared,
     Restore,
     InPlace,
+    Table,
 }
 
-const NAMES: [(&str, Action, &str); 5] = [
-    ("full", Action::Full, "full backup"),
-    ("incremental", Action::Incremental, "incremental backup"),
+const NAMES: [(&str, Action, &str); 7] = [
+    ("init", Action::Init, "a new repository"),
+    ("full", Action::Full, FULL),
+    ("incremental", Action::Incremental, INCREMENTAL),
     ("compared", Action::Compared, "full backup against a base"),
-    ("restore", Action::Restore, "restore"),
+    ("restore", Action::Restore, RESTORE),
     ("in-place", Action::InPlace, "restore of the difference"),
+    ("table", Action::Table, "index of 4 TiB in memory"),
 ];
 
 impl Action {
@@ -45,12 +57,9 @@ impl Action {
     }
 }
 
-/// Runs all actions.
+/// Runs all actions, in a new repository.
 pub(crate) fn measure(folder: &Path, images: &Images, rows: &mut Vec<Row>) {
     let repository = folder.join("repository");
-    let key = key();
-    let key = key.as_ref().map(|key| (key, KdfCost::default()));
-    Repository::init(Arc::new(Directory::new(&repository)), key).expect("a new repository");
     let changes = folder.join("changes");
     let list: Vec<_> = differences(&images.base, &images.changed)
         .map(|(at, _)| at.to_string())
@@ -60,21 +69,26 @@ pub(crate) fn measure(folder: &Path, images: &Images, rows: &mut Vec<Row>) {
     let size = || bytes_in(&repository);
     for (name, action, what) in NAMES {
         let image = match action {
-            Action::Full | Action::Restore => &images.base,
+            Action::Init | Action::Full | Action::Restore | Action::Table => &images.base,
             Action::Incremental | Action::Compared | Action::InPlace => &images.changed,
         };
         let mut own = Command::new(std::env::current_exe().expect("this program"));
         own.arg(name)
             .args([&repository, image, &changes, &restored]);
-        let mut row = timed(what, &mut own, Some(&size));
-        row.peak_mib = Some(peak_mib());
-        rows.push(row);
-        if matches!(action, Action::Restore | Action::InPlace) {
+        let restores = matches!(action, Action::Restore | Action::InPlace);
+        let stores = !restores && action != Action::Table;
+        let size: Option<&dyn Fn() -> u64> = if stores { Some(&size) } else { None };
+        let row = timed(what, &own, size);
+        if action != Action::Init {
+            rows.push(row);
+        }
+        if restores {
             let same = differences(image, &restored).next().is_none();
             assert!(same, "{what} gave another image");
         }
     }
     fs::remove_file(restored).expect("the restored image is there");
+    fs::remove_dir_all(repository).expect("the repository is there");
 }
 
 fn key() -> Option<Credential> {
@@ -87,10 +101,17 @@ pub(crate) fn act(action: Action, arguments: &[String]) {
         panic!("an action has four arguments");
     };
     let backend = Arc::new(Directory::new(repository));
+    if action == Action::Init {
+        let key = key();
+        let key = key.as_ref().map(|key| (key, KdfCost::default()));
+        return drop(Repository::init(backend, key).expect("a new repository"));
+    }
     let repository = Repository::open(backend, key().as_ref()).expect("the repository");
     let points = repository.points().expect("the points").points;
     let base = points.first().map(|(id, _)| *id);
     match action {
+        Action::Init => {}
+        Action::Table => fill_table(),
         // Points are listed by time: the first is the full one.
         Action::Full => back_up(&repository, image, None, None),
         Action::Incremental => back_up(&repository, image, base, Some(changes)),
@@ -182,4 +203,35 @@ fn restore(repository: &Repository, id: Option<Id>, onto: Onto, target: &str) {
     image
         .restore(&target, onto, &Progress::default())
         .expect("a restore");
+}
+
+/// Where all chunks and leaves of 4 TiB would be.
+fn fill_table() {
+    let mut table = Table::default();
+    let mut count = 0_u64;
+    let mut id = || {
+        let mut bytes = [0; 32];
+        count += 1;
+        bytes[..8].copy_from_slice(&count.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes());
+        Digest(bytes)
+    };
+    for _ in 0..(4 << 20) * 5 / 4 / 32 {
+        let pack = id();
+        let entries = (0..32).map(|_| Entry {
+            id: id(),
+            kind: Blob::Chunk,
+            compressed: true,
+            stored_bytes: 1 << 19,
+            plain_bytes: 1 << 20,
+        });
+        let entries = entries.collect();
+        let salt = [0; 16];
+        let list = PackList {
+            pack,
+            salt,
+            entries,
+        };
+        table.add(&list, StorageTime::default(), true);
+    }
+    assert_eq!(table.places().len(), (4 << 20) * 5 / 4);
 }

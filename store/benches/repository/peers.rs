@@ -2,11 +2,16 @@
 
 use std::{fs, path::Path, process::Command};
 
-use super::{Row, bytes_in, data::Images, timed};
+use super::{
+    data::Images,
+    measure::{Row, bytes_in, timed},
+    verdict::{FULL, INCREMENTAL, RESTORE, of_peer},
+};
 
-/// A program's three commands over a folder of its own; `IMAGE` and `TARGET` are replaced.
+/// A program's commands over a folder of its own; `IMAGE` and `TARGET` are replaced.
 struct Peer {
     name: &'static str,
+    /// Not timed.
     init: &'static str,
     back_up: &'static str,
     restore: &'static str,
@@ -15,26 +20,38 @@ struct Peer {
 const PEERS: [Peer; 3] = [
     Peer {
         name: "restic",
-        init: "restic init -q",
-        back_up: "restic backup -q --no-scan IMAGE || restic backup -q IMAGE",
+        // The second version compresses. Not to count the files first is a newer program's.
+        init: "restic init -q --repository-version 2 && \
+               if restic backup --help | grep -q -e --no-scan; then echo --no-scan; fi > options",
+        back_up: "restic backup -q --compression auto $(cat options) IMAGE",
         restore: "restic restore -q latest --target TARGET",
     },
     Peer {
         name: "borg",
         init: "borg init -e none",
+        // Not with `--sparse`, which begins chunks anew at holes, wherever these are.
         back_up: "borg create --chunker-params fixed,65536 -C zstd,3 ::{now:%s%f} IMAGE",
-        restore: "mkdir -p TARGET && cd TARGET && borg extract ::$(borg list --last 1 --format '{archive}')",
+        restore: "mkdir -p TARGET && cd TARGET && \
+                  borg extract --sparse ::$(borg list --last 1 --format '{archive}')",
     },
     Peer {
-        name: "desync",
-        init: "mkdir -p store",
-        back_up: "desync make -s store index IMAGE",
-        restore: "mkdir -p TARGET && desync extract -s store index TARGET/image",
+        name: "casync",
+        init: "mkdir -p kept",
+        // A snapshot is an index.
+        back_up: "casync make --compression=zstd --store=kept kept/$(date +%s%N).caibx IMAGE",
+        restore: "mkdir -p TARGET && \
+                  casync extract --store=kept $(ls kept/*.caibx | tail -1) TARGET/image",
     },
 ];
 
+/// All that can take part.
+pub(crate) fn names() -> Vec<&'static str> {
+    PEERS.iter().map(|peer| peer.name).collect()
+}
+
 /// Full, incremental and restore of each program that is there.
-pub(crate) fn measure(folder: &Path, images: &Images, rows: &mut Vec<Row>) {
+pub(crate) fn measure(folder: &Path, images: &Images) -> Vec<Row> {
+    let mut rows = Vec::new();
     for peer in PEERS {
         let there = Command::new("sh")
             .args(["-c", &format!("command -v {}", peer.name)])
@@ -59,16 +76,17 @@ pub(crate) fn measure(folder: &Path, images: &Images, rows: &mut Vec<Row>) {
             shell.env("BORG_BASE_DIR", home.join("cache"));
             shell
         };
-        timed(peer.name, &mut run(peer.init), None);
-        let size = || bytes_in(&home.join("kept")) + bytes_in(&home.join("store"));
-        for (what, source) in [("full", &images.base), ("incremental", &images.changed)] {
-            fs::copy(source, &image).expect("room for a peer's image");
-            let what = format!("{}, {what}", peer.name);
-            rows.push(timed(&what, &mut run(peer.back_up), Some(&size)));
+        timed(peer.name, &run(peer.init), None);
+        let size = || bytes_in(&home.join("kept"));
+        for (what, source) in [(FULL, &images.base), (INCREMENTAL, &images.changed)] {
+            fs::hard_link(source, &image).expect("a name for a peer's image");
+            let what = of_peer(peer.name, what);
+            rows.push(timed(&what, &run(peer.back_up), Some(&size)));
+            fs::remove_file(&image).expect("a peer's image is there");
         }
-        fs::remove_file(&image).expect("a peer's image is there");
-        let what = format!("{}, restore", peer.name);
-        rows.push(timed(&what, &mut run(peer.restore), None));
+        let what = of_peer(peer.name, RESTORE);
+        rows.push(timed(&what, &run(peer.restore), None));
         fs::remove_dir_all(&home).expect("a peer's folder is there");
     }
+    rows
 }

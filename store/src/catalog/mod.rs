@@ -13,6 +13,7 @@ mod events;
 mod groups;
 mod lineages;
 mod record;
+mod repositories;
 mod requests;
 mod row;
 mod schema;
@@ -28,8 +29,8 @@ use rusqlite::{Connection, OpenFlags, Transaction};
 
 pub use error::CatalogError;
 pub use record::{
-    Consistency, Durability, EventRecord, FullPolicy, LineageRecord, NewEvent, RequestRecord,
-    SnapshotRecord, SnapshotState, Transport, UnwantedArea, VolumeRecord,
+    Consistency, Durability, EventRecord, FullPolicy, LineageRecord, NewEvent, RepositoryRecord,
+    RequestRecord, SnapshotRecord, SnapshotState, Transport, UnwantedArea, VolumeRecord,
 };
 
 /// Events that are kept; older ones make room. At some 200 bytes each, about 2 MB.

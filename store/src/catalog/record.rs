@@ -232,3 +232,18 @@ pub struct LineageRecord {
     /// Why it ended; `None` while it is current.
     pub ended_cause: Option<String>,
 }
+
+/// A repository that is known by a name.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RepositoryRecord {
+    /// Its name; unique.
+    pub name: String,
+    /// Its own identity.
+    pub id: Id,
+    /// Where it is; unique.
+    pub location: String,
+    /// Nothing of it is deleted by this agent.
+    pub append_only: bool,
+    /// How it is reached, and where its key is taken from.
+    pub options: BTreeMap<String, String>,
+}

@@ -134,6 +134,22 @@ CREATE TABLE unwanted_areas (
     path      BLOB NOT NULL
 ) STRICT;
 ",
+    "
+CREATE TABLE repositories (
+    name        TEXT PRIMARY KEY,
+    id          BLOB NOT NULL CHECK (length(id) = 16),
+    location    TEXT NOT NULL UNIQUE,
+    append_only INTEGER NOT NULL CHECK (append_only IN (0, 1))
+) STRICT;
+
+-- How it is reached, and where its key is taken from; never a secret.
+CREATE TABLE repository_options (
+    repository TEXT NOT NULL REFERENCES repositories (name) ON DELETE CASCADE,
+    key        TEXT NOT NULL,
+    value      TEXT NOT NULL,
+    PRIMARY KEY (repository, key)
+) STRICT, WITHOUT ROWID;
+",
 ];
 
 /// Sets the connection up, checks the file and migrates it.

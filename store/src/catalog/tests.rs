@@ -2,7 +2,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use super::{
     Catalog, CatalogError, Consistency, FullPolicy, MAX_EVENTS, MAX_GONE_SNAPSHOTS, NewEvent,
-    RequestRecord, SnapshotRecord, SnapshotState, VolumeRecord,
+    RepositoryRecord, RequestRecord, SnapshotRecord, SnapshotState, VolumeRecord,
 };
 use crate::units::{Epoch, Id};
 
@@ -123,6 +123,39 @@ fn names_origins_and_areas_are_unique() {
     other.area_path = "/areas/data".into();
     assert!(catalog.insert_volume(&other, None).is_err());
     assert_eq!(catalog.volumes().unwrap().len(), 1);
+}
+
+#[test]
+fn repositories_are_remembered_with_their_options() {
+    let place = place();
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    let repository = |name: &str, location: &str| RepositoryRecord {
+        name: name.to_owned(),
+        id: id(3),
+        location: location.to_owned(),
+        append_only: name == "b",
+        options: [("key.password-file", "/etc/key"), ("s3.region", "eu")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    };
+    let (a, b) = (repository("a", "/a"), repository("b", "/b"));
+    for record in [&b, &a] {
+        catalog.insert_repository(record).unwrap();
+    }
+    for taken in [repository("a", "/c"), repository("c", "/a")] {
+        let refused = catalog.insert_repository(&taken).unwrap_err();
+        assert!(
+            matches!(refused, CatalogError::Conflict { .. }),
+            "{refused}"
+        );
+    }
+    drop(catalog);
+    let mut catalog = Catalog::open(&place.path).unwrap();
+    assert_eq!(catalog.repositories().unwrap(), [a, b.clone()]);
+    assert!(catalog.remove_repository("a").unwrap());
+    assert!(!catalog.remove_repository("a").unwrap());
+    assert_eq!(catalog.repository("a").unwrap(), None);
+    assert_eq!(catalog.repository("b").unwrap(), Some(b));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::id::Digest;
+use crate::units::Id;
 
 /// Why an object is not what its name says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -129,6 +130,17 @@ pub enum Error {
         "{0} blobs that this backup relied on were pruned meanwhile: run it again, it goes on where it was"
     )]
     Pruned(usize),
+    /// A point came too late for what it relies on, and it could not be withdrawn.
+    #[error(
+        "recovery point {point} came so late that what it needs may be pruned, and it cannot be withdrawn: \
+         forget it from where deleting is allowed, and run the backup again ({why})"
+    )]
+    Unsettled {
+        /// Which point.
+        point: Id,
+        /// Why it is still there.
+        why: Box<Error>,
+    },
     /// The caller asked to stop.
     #[error("cancelled")]
     Cancelled,

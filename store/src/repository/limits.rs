@@ -18,8 +18,13 @@ pub const MAX_HEIGHT: u8 = 10;
 /// under 8 KiB of runs.
 pub const MAX_NODE_BYTES: usize = 48 << 10;
 
-/// A pack is closed when it has so many stored bytes: few objects, and two of them in memory.
+/// A pack is closed when it has so many stored bytes: few objects.
 pub const PACK_TARGET_BYTES: usize = 16 << 20;
+/// Packs that a session stores at the same time. Each is in memory, and once more where the storage's client
+/// copies it: with the two that fill, 140 MiB at most.
+pub const MAX_STORING: usize = 3;
+/// Threads of a job. One that compresses needs 5 MiB, one that restores 8 MiB.
+pub const MAX_THREADS: usize = 12;
 /// Largest pack: the target, a chunk that does not compress, and the footer, with room for another
 /// target in later versions.
 pub const MAX_PACK_BYTES: u64 = 64 << 20;
@@ -50,6 +55,6 @@ pub const MIN_KEY_FILE_BYTES: usize = 32;
 /// and at most so many.
 pub const MAX_KEY_FILE_BYTES: usize = 64 << 10;
 
-/// The least grace between condemning a pack and deleting it, in seconds; half of it is what a backup
-/// has from its last look at condemnations to its point.
+/// The least grace between condemning a pack and deleting it, in seconds; a quarter of it is what a backup
+/// has from its last look at condemnations to its point, and another what the storage's clock may run back.
 pub const MIN_GRACE_SECONDS: u64 = 3600;

@@ -1,6 +1,6 @@
 //! Making and opening a repository, and its keys.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{io::ErrorKind, sync::Arc, time::SystemTime};
 
 use super::{
     backend::{Backend, Listed, StorageTime},
@@ -220,7 +220,11 @@ impl Repository {
     pub(super) fn read(&self, name: &str, max: u64) -> Result<Vec<u8>> {
         self.backend
             .read(name, max)
-            .map_err(|why| storage("read", name, why))
+            .map_err(|why| match why.kind() {
+                // Too long for what it is. One such object must not end the work on all others.
+                ErrorKind::InvalidData => Error::damaged(name, Damage::Length),
+                _ => storage("read", name, why),
+            })
     }
 
     pub(super) fn read_range(&self, name: &str, offset: u64, into: &mut [u8]) -> Result<()> {
@@ -245,6 +249,12 @@ impl Repository {
         self.backend
             .delete(name)
             .map_err(|why| storage("delete", name, why))
+    }
+
+    pub(super) fn hold(&self, names: &[String]) -> Result<()> {
+        self.backend
+            .hold(names)
+            .map_err(|why| storage("make sure of", "what the storage has", why))
     }
 
     pub(super) fn now(&self) -> Result<StorageTime> {

@@ -1,8 +1,12 @@
 //! Whole backups and restores against a model of the image.
 
 mod backups;
+mod between;
+mod clients;
 mod damage;
 mod deaths;
+mod fragments;
 mod order;
 mod races;
+mod repeats;
 mod world;

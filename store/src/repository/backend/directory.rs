@@ -2,10 +2,12 @@
 //!
 //! An object is written under `tmp/`, flushed, linked to its name, which fails where the name is taken,
 //! and its folder is flushed. A power cut at any point leaves the object whole or not there; what it
-//! leaves in `tmp/` a later sweep removes. The clock is that which stamps files: the server's on a network
+//! leaves in `tmp/` a later sweep removes. Between the link and the flush others see the object and a power
+//! cut may take it away: who relies on it flushes the folder, too. The clock is that which stamps files: the server's on a network
 //! file system.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
@@ -149,6 +151,24 @@ impl Backend for Directory {
             Err(why) if why.kind() == ErrorKind::NotFound => Ok(()),
             other => other.and_then(|()| sync_folder_of(&path)),
         }
+    }
+
+    fn hold(&self, names: &[String]) -> io::Result<()> {
+        let mut folders = BTreeSet::new();
+        for name in names {
+            let path = self.path(name)?;
+            let above = path.ancestors().skip(1);
+            let ours = above.take_while(|folder| folder.starts_with(&self.root));
+            folders.extend(ours.map(Path::to_owned));
+        }
+        // What is below first: a folder must not be there without what it holds.
+        for folder in folders.iter().rev() {
+            match File::open(folder).and_then(|folder| folder.sync_all()) {
+                Err(why) if why.kind() != ErrorKind::NotFound => return Err(why),
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn now(&self) -> io::Result<StorageTime> {

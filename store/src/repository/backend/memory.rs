@@ -44,6 +44,12 @@ impl Memory {
         self.state().now += seconds * 1_000_000;
     }
 
+    /// Lets the clock run back.
+    pub fn run_back(&self, seconds: u64) {
+        let mut state = self.state();
+        state.now = state.now.saturating_sub(seconds * 1_000_000);
+    }
+
     /// Changes so far: objects created or deleted.
     pub fn changes(&self) -> u64 {
         self.state().changes
@@ -184,42 +190,14 @@ fn listed(name: &str, (bytes, created): &(Vec<u8>, StorageTime)) -> Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repository::backend::Directory;
-
-    /// What each storage must do.
-    fn holds(storage: &dyn Backend) {
-        storage.create("points/a", b"one").unwrap();
-        let taken = storage.create("points/a", b"two").unwrap_err();
-        assert_eq!(taken.kind(), ErrorKind::AlreadyExists);
-        assert_eq!(storage.read("points/a", 3).unwrap(), b"one");
-        let long = storage.read("points/a", 2).unwrap_err();
-        assert_eq!(long.kind(), ErrorKind::InvalidData);
-        let mut two = [0; 2];
-        storage.read_range("points/a", 1, &mut two).unwrap();
-        assert_eq!(&two, b"ne");
-        let short = storage.read_range("points/a", 2, &mut two).unwrap_err();
-        assert_eq!(short.kind(), ErrorKind::UnexpectedEof);
-        storage.create("packs/ab/c", b"four").unwrap();
-        assert!(storage.list("index/").unwrap().is_empty());
-        let packs = storage.list("packs/").unwrap();
-        assert_eq!(packs.len(), 1);
-        assert_eq!((packs[0].name.as_str(), packs[0].bytes), ("packs/ab/c", 4));
-        assert_eq!(storage.stat("packs/ab/c").unwrap(), packs[0]);
-        assert!(storage.now().unwrap() >= packs[0].created);
-        storage.sweep().unwrap();
-        storage.delete("points/a").unwrap();
-        storage.delete("points/a").unwrap();
-        let gone = storage.read("points/a", 9).unwrap_err();
-        assert_eq!(gone.kind(), ErrorKind::NotFound);
-        assert!(storage.stat("points/a").is_err());
-    }
+    use crate::repository::backend::{Directory, contract};
 
     #[test]
     fn memory_and_a_directory_keep_the_contract() {
-        holds(&Memory::new());
+        contract::holds(&Memory::new());
         let folder = tempfile::tempdir().unwrap();
         let directory = Directory::new(folder.path().join("deep/repository"));
-        holds(&directory);
+        contract::holds(&directory);
         let left = std::fs::read_dir(folder.path().join("deep/repository/tmp")).unwrap();
         assert_eq!(left.count(), 0);
         for name in ["../x", "a//b", ".x", ""] {

@@ -1,10 +1,13 @@
 //! Where objects are. Seven calls, that a directory, an object service and a test can all answer.
 
+mod append_only;
+pub mod contract;
 mod directory;
 mod memory;
 
 use std::io;
 
+pub use append_only::AppendOnly;
 pub use directory::Directory;
 pub use memory::{Death, Memory};
 
@@ -58,6 +61,13 @@ pub trait Backend: Send + Sync {
 
     /// Deletes an object; one that is not there is no error.
     fn delete(&self, name: &str) -> io::Result<()>;
+
+    /// Makes sure that objects stay which a listing showed: their creator may have died, or be about to,
+    /// before they were durable. Whoever did not create them calls this before relying on them. What is gone
+    /// meanwhile is no error.
+    fn hold(&self, _names: &[String]) -> io::Result<()> {
+        Ok(())
+    }
 
     /// The clock that stamps what is created.
     fn now(&self) -> io::Result<StorageTime>;

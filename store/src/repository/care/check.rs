@@ -70,13 +70,17 @@ pub struct Checked {
     pub(super) damaged_packs: BTreeSet<Digest>,
 }
 
+/// A blob, or with a height only where it is a node of that height.
+type Spot = (Digest, Option<u8>);
+type Bad = BTreeMap<Spot, (Blob, Error)>;
+
 /// One check.
 struct Check<'a> {
     repository: &'a Repository,
     table: RwLock<Table>,
     points: Vec<(Id, Point)>,
-    /// What is wrong with blobs that no pack has whole.
-    bad: BTreeMap<Digest, (Blob, Error)>,
+    /// What is wrong with blobs that no pack has whole, or where they stand in a tree.
+    bad: Bad,
     done: Checked,
 }
 
@@ -140,6 +144,7 @@ impl Check<'_> {
         for (number, pack) in (0_u32..).zip(packs) {
             progress.go_on()?;
             if pack.condemned {
+                self.condemned_pack(data, number, pack.name)?;
                 continue;
             }
             let listed = self.repository.pack_list(pack.name, pack.bytes);
@@ -149,23 +154,37 @@ impl Check<'_> {
                     .then_some(())
                     .ok_or_else(differs)
             });
-            let whole = same.and_then(|()| {
-                if data.includes(pack.name) {
-                    return self.read_pack(number, pack.name);
-                }
-                Ok(())
-            });
-            match whole {
-                Err(why) if why.is_integrity() => {
+            // Also of a pack with a damaged footer: points may need what the index says of it.
+            let read = match data.includes(pack.name) {
+                true => self.read_pack(number, pack.name),
+                false => Ok(()),
+            };
+            let mut told = false;
+            for wrong in [same, read].into_iter().filter_map(Result::err) {
+                if wrong.is_integrity() {
                     self.done.damaged_packs.insert(pack.name);
-                    self.found(why);
+                    if !std::mem::replace(&mut told, true) {
+                        self.found(wrong);
+                    }
+                } else if !wrong.is_not_found() {
+                    // Gone is what a prune took.
+                    return Err(wrong);
                 }
-                // A prune took it.
-                Err(why) if why.is_not_found() => {}
-                other => other?,
             }
         }
         Ok(())
+    }
+
+    /// What is wrong with a pack that somebody gave up is no news, but a point may need its blobs all the
+    /// same: of a backup that ran when it was condemned, or where nothing could be mended.
+    fn condemned_pack(&mut self, data: ReadData, number: u32, pack: Digest) -> Result<()> {
+        if !data.includes(pack) {
+            return Ok(());
+        }
+        match self.read_pack(number, pack) {
+            Err(why) if !why.is_integrity() && !why.is_not_found() => Err(why),
+            _ => Ok(()),
+        }
     }
 
     /// Reads a pack whole. Its damaged blobs are found one by one; the error is for what is left.
@@ -191,14 +210,15 @@ impl Check<'_> {
                 wrong.push((place, why, elsewhere.is_err()));
             }
         }
-        if !wrong.is_empty() {
+        if !wrong.is_empty() && !info.condemned {
             self.done.damaged_packs.insert(pack);
         }
         let none = wrong.is_empty();
         for (place, why, lost) in wrong {
             if lost {
-                self.bad.insert(place.entry.id, (place.entry.kind, why));
-            } else {
+                self.bad
+                    .insert((place.entry.id, None), (place.entry.kind, why));
+            } else if !info.condemned {
                 self.found(why);
             }
         }
@@ -232,7 +252,7 @@ impl Check<'_> {
 
     /// Says which points need what is bad.
     fn affected(mut self) -> Result<Checked> {
-        let mut needed: BTreeMap<Digest, Vec<Id>> = BTreeMap::new();
+        let mut needed: BTreeMap<Spot, Vec<Id>> = BTreeMap::new();
         if !self.bad.is_empty() {
             let nodes = Nodes::new(self.repository, &self.table)?;
             for (id, point) in &self.points {
@@ -250,12 +270,24 @@ impl Check<'_> {
                 }
             }
         }
-        for (blob, (kind, error)) in std::mem::take(&mut self.bad) {
-            let points = needed.remove(&blob).unwrap_or_default();
-            self.done.lost.insert(blob, kind);
+        for (spot, (kind, error)) in std::mem::take(&mut self.bad) {
+            let points = needed.remove(&spot).unwrap_or_default();
+            if points.is_empty() && self.is_given_up(spot.0) {
+                continue;
+            }
+            self.done.lost.insert(spot.0, kind);
             self.done.findings.push(Finding { error, points });
         }
         Ok(self.done)
+    }
+}
+
+impl Check<'_> {
+    /// Whether a blob is in condemned packs only.
+    fn is_given_up(&self, blob: Digest) -> bool {
+        let table = self.table();
+        let mut places = table.find(blob).peekable();
+        places.peek().is_some() && places.all(|place| table.pack(place.pack).condemned)
     }
 }
 
@@ -278,15 +310,22 @@ fn walk(
     nodes: &Nodes<'_>,
     root: Root,
     table: &RwLock<Table>,
-    seen: &mut HashSet<Digest>,
-    bad: &mut BTreeMap<Digest, (Blob, Error)>,
+    seen: &mut HashSet<Spot>,
+    bad: &mut Bad,
 ) -> Result<()> {
-    if root.id == Digest::ZEROS || !seen.insert(root.id) {
+    // What is right at one height is wrong at another.
+    let here = (root.id, Some(root.height));
+    if root.id == Digest::ZEROS || !seen.insert(here) {
         return Ok(());
     }
+    seen.insert((root.id, None));
     let node = match nodes.get(root.id, root.height) {
+        Err(why @ Error::Damaged { .. }) => {
+            bad.insert(here, (Blob::Node, why));
+            return Ok(());
+        }
         Err(why) if why.is_integrity() || why.is_not_found() => {
-            bad.insert(root.id, (Blob::Node, why));
+            bad.insert((root.id, None), (Blob::Node, why));
             return Ok(());
         }
         other => other?,
@@ -294,9 +333,9 @@ fn walk(
     match &*node {
         Node::Leaf(leaf) => {
             for (number, id) in (0_u32..).zip(&leaf.chunks) {
-                seen.insert(*id);
+                seen.insert((*id, None));
                 if let Some(why) = lacks(table, leaf, number, *id) {
-                    bad.entry(*id).or_insert((Blob::Chunk, why));
+                    bad.entry((*id, None)).or_insert((Blob::Chunk, why));
                 }
             }
             Ok(())

@@ -92,6 +92,10 @@ impl Repository {
             };
             let bytes = match self.read(&object.name, MAX_CONDEMNED_BYTES) {
                 Err(why) if why.is_not_found() => continue,
+                Err(why) if why.is_integrity() => {
+                    damaged.push(why);
+                    continue;
+                }
                 other => other?,
             };
             let body = self

@@ -21,7 +21,7 @@ use crate::repository::{
     format::{name, node::Leaf},
     id::Digest,
     index::{Fetcher, PackInfo, Place},
-    limits::{BLOCK_BYTES, LEAF_BLOCKS},
+    limits::{BLOCK_BYTES, LEAF_BLOCKS, MAX_THREADS},
     tree::Root,
     writer::Progress,
 };
@@ -103,6 +103,7 @@ impl Image<'_> {
             failed: Mutex::new(None),
         };
         let threads = thread::available_parallelism().map_or(2, usize::from) + 1;
+        let threads = threads.min(MAX_THREADS);
         let (jobs, queue) = mpsc::sync_channel(2);
         let queue = Mutex::new(queue);
         let walked = thread::scope(|scope| {

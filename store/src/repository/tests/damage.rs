@@ -163,3 +163,41 @@ fn without_indexes_footers_tell() {
         assert_eq!(findings(&repository, ReadData::All), 0);
     }
 }
+
+#[test]
+fn what_a_point_needs_of_a_condemned_pack_is_checked_and_mended_too() {
+    for (sealed, (storage, repository)) in [false, true].into_iter().zip(repositories()) {
+        let (points, mirror) = filled(&storage, &repository);
+        // As a prune does beside a backup that has stored packs and no point yet.
+        let mut packs: Vec<_> = repository.packs().unwrap().into_keys().collect();
+        packs.sort();
+        repository.condemn(packs.clone(), 7200, "test").unwrap();
+        assert_eq!(findings(&repository, ReadData::All), 0);
+        let biggest = |name: &&String| storage.stat(name).unwrap().bytes;
+        let names = storage.names();
+        let names = names.iter().filter(|name| name.starts_with("packs/"));
+        let pack = names.max_by_key(biggest).unwrap();
+        storage.damage(pack, |bytes| bytes[100] ^= 1);
+
+        let named = || {
+            let checked = repository.check(ReadData::All, &Progress::default());
+            let findings = checked.unwrap().findings.into_iter();
+            findings
+                .flat_map(|found| found.points)
+                .collect::<Vec<_>>()
+                .contains(&points[0].0)
+        };
+        assert!(restored(&repository, points[0].0).is_err());
+        assert!(named());
+        // Nobody has it: it stays news.
+        repository.repair(None, &Progress::default()).unwrap();
+        assert!(named());
+        let second = open(mirror, sealed).unwrap();
+        let mended = repository.repair(Some(&second), &Progress::default());
+        assert_eq!(mended.unwrap().lost_blobs, 0);
+        assert_eq!(findings(&repository, ReadData::All), 0);
+        for (id, image) in &points {
+            assert!(restored(&repository, *id).unwrap() == *image);
+        }
+    }
+}

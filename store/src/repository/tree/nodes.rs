@@ -18,8 +18,12 @@ use crate::repository::{
     open::Repository,
 };
 
-/// Nodes kept in memory: about 8 MiB of ordinary ones.
-const KEPT: usize = 16_384;
+/// Bytes of the nodes that are kept in memory: about 16,384 leaves of a full image, and as few as 400 of
+/// one in the smallest pieces.
+const KEPT_BYTES: usize = 16 << 20;
+
+/// What a kept node takes besides.
+const ASIDE_BYTES: usize = 160;
 
 /// Where a tree begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,6 +61,18 @@ struct Reader<'a> {
     fetcher: Fetcher<'a>,
     plain: Vec<u8>,
     kept: HashMap<Digest, Arc<Node>>,
+    kept_bytes: usize,
+}
+
+impl Reader<'_> {
+    fn keep(&mut self, id: Digest, node: Arc<Node>) {
+        self.kept_bytes += match &*node {
+            Node::Leaf(leaf) => size_of_val(&leaf.chunks[..]) + size_of_val(&leaf.runs[..]),
+            Node::Branch(branch) => size_of_val(&**branch),
+        };
+        self.kept_bytes += ASIDE_BYTES;
+        self.kept.insert(id, node);
+    }
 }
 
 impl<'a> Nodes<'a> {
@@ -67,6 +83,7 @@ impl<'a> Nodes<'a> {
                 fetcher: Fetcher::new(repository, table)?,
                 plain: Vec::new(),
                 kept: HashMap::new(),
+                kept_bytes: 0,
             }),
         })
     }
@@ -81,18 +98,19 @@ impl<'a> Nodes<'a> {
         reader.fetcher.fetch(Blob::Node, id, &mut reader.plain)?;
         let node = Node::decode(&reader.plain).ok_or_else(|| malformed(id))?;
         let node = at_height(Arc::new(node), id, height)?;
-        if reader.kept.len() >= KEPT {
-            reader.kept.clear();
+        if reader.kept_bytes >= KEPT_BYTES {
+            reader.kept = HashMap::new();
+            reader.kept_bytes = 0;
         }
-        reader.kept.insert(id, node.clone());
+        reader.keep(id, node.clone());
         Ok(node)
     }
 
     /// Keeps a node that was just made, which need not be stored yet.
     pub fn keep(&self, id: Digest, node: Node) {
         let mut reader = self.reader();
-        if reader.kept.len() < KEPT {
-            reader.kept.insert(id, Arc::new(node));
+        if reader.kept_bytes < KEPT_BYTES {
+            reader.keep(id, Arc::new(node));
         }
     }
 

@@ -1,7 +1,7 @@
 //! The threads of a backup: one drafts leaves and reads what they want, the others store chunks.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, VecDeque},
     sync::{
         Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -25,7 +25,7 @@ use crate::repository::{
     },
     id::{Blob, Digest},
     index::Table,
-    limits::{BLOCK_BYTES, LEAF_BLOCKS},
+    limits::{BLOCK_BYTES, LEAF_BLOCKS, MAX_THREADS},
     tree::{Nodes, Root},
 };
 
@@ -60,6 +60,7 @@ pub(super) fn draft(
         .then(|| Comparer::new(backup.repository, from.table, from.source, capacity));
     // One more than there are processors, for one of them may be storing a pack.
     let threads = thread::available_parallelism().map_or(2, usize::from) + 1;
+    let threads = threads.min(MAX_THREADS);
     let (jobs, queue) = mpsc::sync_channel::<Job>(2);
     let (done, results) = mpsc::channel();
     let queue = Mutex::new(queue);
@@ -72,7 +73,7 @@ pub(super) fn draft(
         gatherer: Gatherer::new(from.source, capacity, !full),
         jobs: Some(jobs),
         results,
-        ids: HashMap::new(),
+        ids: BTreeMap::new(),
         pending: VecDeque::new(),
         coder: Coder::new()?,
         edits: Vec::new(),
@@ -154,8 +155,9 @@ struct Drafter<'a, 'n> {
     gatherer: Gatherer<'a>,
     jobs: Option<SyncSender<Job>>,
     results: Receiver<(u64, Digest)>,
-    ids: HashMap<u64, Digest>,
-    pending: VecDeque<Draft>,
+    ids: BTreeMap<u64, Digest>,
+    /// Each with the number of the first chunk that it may refer to.
+    pending: VecDeque<(u64, Draft)>,
     coder: Coder,
     edits: Vec<(u64, Digest)>,
 }
@@ -237,12 +239,13 @@ impl Drafter<'_, '_> {
         }
         draft.tidy();
         let Self { gatherer, jobs, .. } = self;
+        let oldest = gatherer.oldest();
         gatherer.gather(&mut draft, &mut |job| send(jobs.as_ref(), job))?;
         let read = self.gatherer.read_bytes;
         progress.read_bytes.store(read, Ordering::Relaxed);
         let offset = draft.number * u64::from(LEAF_BLOCKS) * BLOCK_BYTES as u64;
         progress.offset.store(offset, Ordering::Relaxed);
-        self.pending.push_back(draft);
+        self.pending.push_back((oldest, draft));
         while let Ok((job, id)) = self.results.try_recv() {
             self.ids.insert(job, id);
         }
@@ -252,7 +255,7 @@ impl Drafter<'_, '_> {
     /// Finishes the drafts at the front whose chunks are all stored.
     fn finish_ready(&mut self) -> Result<()> {
         while self.is_ready() {
-            let Some(draft) = self.pending.pop_front() else {
+            let Some((oldest, draft)) = self.pending.pop_front() else {
                 return Ok(());
             };
             let leaf = draft.finish(|job| self.ids.get(&job).copied());
@@ -265,10 +268,8 @@ impl Drafter<'_, '_> {
                 }
             };
             self.edits.push((draft.number, id));
-            // Jobs go up with leaves: none before this draft's first is asked for again.
-            if let Some(first) = draft.jobs().min() {
-                self.ids.retain(|job, _| *job >= first);
-            }
+            // Later drafts refer to nothing older.
+            self.ids = self.ids.split_off(&oldest);
         }
         Ok(())
     }
@@ -276,7 +277,7 @@ impl Drafter<'_, '_> {
     /// Whether all chunks of the first draft are stored.
     fn is_ready(&self) -> bool {
         let first = self.pending.front();
-        first.is_some_and(|draft| draft.jobs().all(|job| self.ids.contains_key(&job)))
+        first.is_some_and(|(_, draft)| draft.jobs().all(|job| self.ids.contains_key(&job)))
     }
 
     fn finish_all(&mut self) -> Result<()> {

@@ -3,14 +3,16 @@
 //! A cell is a whole MiB of the image. What is wanted of a cell goes into one chunk, so that the same
 //! MiB gives the same chunk wherever it stands, and what is wanted of several cells shares one while it
 //! fits. A full backup starts anew with each leaf; an incremental fills chunks across leaves, for
-//! scattered blocks compress well only together.
+//! scattered blocks compress well only together. What the image has twice is stored once (`repeats`).
 
 use super::{
     backup::Source,
     plan::{Draft, Slot},
+    repeats::{MAX_STRETCHES, Repeats, Stretch},
 };
 use crate::repository::{
     error::{Error, Result},
+    format::node::image_blocks,
     limits::{BLOCK_BYTES, LEAF_BLOCKS, MAX_CHUNK_BLOCKS, MAX_CHUNK_BYTES},
 };
 
@@ -36,6 +38,7 @@ pub(super) struct Gatherer<'a> {
     across_leaves: bool,
     next: Job,
     cell: Vec<u8>,
+    repeats: Repeats,
     /// Bytes read, and bytes with data of these.
     pub(super) read_bytes: u64,
     pub(super) data_bytes: u64,
@@ -53,6 +56,7 @@ impl<'a> Gatherer<'a> {
                 plain: Vec::with_capacity(MAX_CHUNK_BYTES),
             },
             cell: Vec::with_capacity(MAX_CHUNK_BYTES),
+            repeats: Repeats::new(image_blocks(capacity)),
             read_bytes: 0,
             data_bytes: 0,
         }
@@ -64,9 +68,11 @@ impl<'a> Gatherer<'a> {
         draft: &mut Draft,
         send: &mut dyn FnMut(Job) -> Result<()>,
     ) -> Result<()> {
+        let mut stretches = 0;
         for cell in 0..LEAF_BLOCKS / MAX_CHUNK_BLOCKS {
             let from = cell * MAX_CHUNK_BLOCKS;
             let blocks = self.read_cell(draft, from, from + MAX_CHUNK_BLOCKS)?;
+            let blocks = self.without_repeats(draft, &blocks, &mut stretches)?;
             if blocks.is_empty() {
                 continue;
             }
@@ -75,20 +81,63 @@ impl<'a> Gatherer<'a> {
             }
             let before = self.next.plain.len() / BLOCK_BYTES;
             if before == 0 {
-                self.next.offset = byte_of(draft.number, blocks[0]);
+                self.next.offset = byte_of(draft.number, blocks[0].0);
             }
-            for (n, at) in blocks.iter().enumerate() {
-                draft.slots[*at as usize] = Slot::New {
-                    job: self.next.number,
-                    block: u32::try_from(before + n).unwrap_or(u32::MAX),
-                };
+            let job = self.next.number;
+            for (block, (at, _)) in (before..).zip(&blocks) {
+                let block = u32::try_from(block).unwrap_or(u32::MAX);
+                draft.slots[*at as usize] = Slot::New { job, block };
             }
+            let leaf_block = draft.number * u64::from(LEAF_BLOCKS);
+            self.repeats.remember(&blocks, job, before, leaf_block);
             self.next.plain.append(&mut self.cell);
         }
         if !self.across_leaves && self.next.plain.len() >= ENOUGH_BYTES {
             self.flush(send)?;
         }
         Ok(())
+    }
+
+    /// The first chunk that a draft which is gathered now may refer to.
+    pub(super) fn oldest(&self) -> u64 {
+        self.repeats.oldest().unwrap_or(self.next.number)
+    }
+
+    /// Takes out of `self.cell` what earlier chunks have, and says in the draft that they do. Gives the
+    /// other blocks' places in the leaf, with their checksums.
+    fn without_repeats(
+        &mut self,
+        draft: &mut Draft,
+        places: &[u32],
+        stretches: &mut usize,
+    ) -> Result<Vec<(u32, u32)>> {
+        let checksums = self.cell.chunks(BLOCK_BYTES).map(crc32c::crc32c);
+        let mut blocks: Vec<(u32, u32)> = places.iter().copied().zip(checksums).collect();
+        // From the last, so that those before stay where they are.
+        for stretch in self.repeats.find(&blocks).into_iter().rev() {
+            let range = stretch.first..stretch.first + stretch.blocks;
+            if *stretches == MAX_STRETCHES || !self.is_same(&stretch)? {
+                continue;
+            }
+            *stretches += 1;
+            self.data_bytes += (stretch.blocks * BLOCK_BYTES) as u64;
+            for ((place, _), block) in blocks.drain(range.clone()).zip(stretch.start..) {
+                let job = stretch.job;
+                draft.slots[place as usize] = Slot::New { job, block };
+            }
+            let bytes = range.start * BLOCK_BYTES..range.end * BLOCK_BYTES;
+            self.cell.drain(bytes);
+        }
+        Ok(blocks)
+    }
+
+    /// Whether blocks of the cell are what the earlier chunk has, which is what the source still has.
+    fn is_same(&self, stretch: &Stretch) -> Result<bool> {
+        let (from, len) = (stretch.first * BLOCK_BYTES, stretch.blocks * BLOCK_BYTES);
+        let mut earlier = vec![0; len];
+        let offset = stretch.image_block * BLOCK_BYTES as u64;
+        read_image(self.source, self.capacity, offset, &mut earlier)?;
+        Ok(self.cell[from..from + len] == earlier[..])
     }
 
     /// Sends what is left.

@@ -11,6 +11,7 @@ mod draft;
 mod gather;
 mod packer;
 mod plan;
+mod repeats;
 pub(super) mod settle;
 pub(super) mod sink;
 

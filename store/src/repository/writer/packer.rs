@@ -10,7 +10,7 @@ use crate::repository::{
         pack::{Entry, SALT_BYTES, footer, header},
     },
     id::Digest,
-    limits::{MAX_PACK_ENTRIES, PACK_TARGET_BYTES},
+    limits::{MAX_CHUNK_BYTES, MAX_PACK_ENTRIES, PACK_TARGET_BYTES},
 };
 
 /// A pack that is not stored yet.
@@ -21,11 +21,16 @@ pub(super) struct OpenPack {
 }
 
 impl OpenPack {
-    pub(super) fn new(vault: &Vault) -> Result<Self> {
+    /// An empty one, in a buffer that an earlier one may have left.
+    pub(super) fn new(vault: &Vault, mut bytes: Vec<u8>) -> Result<Self> {
         let salt = secret::random()?;
+        bytes.clear();
+        // Growing would hold it twice. What is not written to takes no memory.
+        bytes.reserve(PACK_TARGET_BYTES + 2 * MAX_CHUNK_BYTES);
+        bytes.extend(header(vault, salt));
         Ok(Self {
             salt,
-            bytes: header(vault, salt),
+            bytes,
             entries: Vec::new(),
         })
     }

@@ -68,11 +68,13 @@ pub(in crate::repository) fn settle(
             continue;
         }
         let id = repository.put_point(point)?;
-        let put = repository.stat(&name::with_id(name::POINTS, id))?.created;
-        if put.seconds_since(look.at) + 1 < MIN_GRACE_SECONDS / 2 {
+        // Not its stamp: an object service may take one when a put begins, and show the point later.
+        let age = repository.now().map(|now| now.seconds_since(look.at) + 1);
+        if matches!(age, Ok(age) if age < MIN_GRACE_SECONDS / 4) {
             return Ok(id);
         }
-        // Too late for that look to count. Where the next one fails, nobody may rely on the point either.
+        // Too late for that look to count, or nobody can tell. Where the next one fails, nobody may rely on
+        // the point either.
         let late = Look::now(repository).and_then(|look| {
             let all = has_all(repository, sink, point, &look)?;
             Ok(all || missing(repository, table, point, &look)?.is_empty())
@@ -80,7 +82,11 @@ pub(in crate::repository) fn settle(
         if matches!(late, Ok(true)) {
             return Ok(id);
         }
-        repository.forget(id)?;
+        let unsettled = |why| Error::Unsettled {
+            point: id,
+            why: Box::new(why),
+        };
+        repository.forget(id).map_err(unsettled)?;
         late?;
     }
     Err(Error::Pruned(ATTEMPTS))

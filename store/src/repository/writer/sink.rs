@@ -6,7 +6,7 @@
 use std::{
     collections::HashSet,
     sync::{
-        Mutex, MutexGuard, PoisonError, RwLock,
+        Condvar, Mutex, MutexGuard, PoisonError, RwLock,
         atomic::{AtomicU64, Ordering},
     },
 };
@@ -24,7 +24,7 @@ use crate::repository::{
     },
     id::{Blob, Digest},
     index::{Table, fetch::decoder},
-    limits::INDEX_TARGET_ENTRIES,
+    limits::{INDEX_TARGET_ENTRIES, MAX_STORING},
     open::Repository,
 };
 
@@ -58,9 +58,16 @@ pub(in crate::repository) struct Sink<'a> {
     /// Nodes have packs of their own, so that walking trees reads few of them.
     chunks: Mutex<OpenPack>,
     nodes: Mutex<OpenPack>,
+    /// Blobs that are put and not in the table yet.
     claimed: Mutex<HashSet<Digest>>,
     relied: Mutex<HashSet<u32>>,
+    /// Those of them that this session found and has not made sure of.
+    found: Mutex<HashSet<u32>>,
     unindexed: Mutex<Vec<PackList>>,
+    storing: Mutex<usize>,
+    stored: Condvar,
+    /// Those of stored packs, for the next ones.
+    buffers: Mutex<Vec<Vec<u8>>>,
     /// Packs that count as if they were not there.
     avoided: HashSet<Digest>,
     new_bytes: AtomicU64,
@@ -78,11 +85,15 @@ impl<'a> Sink<'a> {
         Ok(Self {
             repository,
             table,
-            chunks: Mutex::new(OpenPack::new(&repository.vault)?),
-            nodes: Mutex::new(OpenPack::new(&repository.vault)?),
+            chunks: Mutex::new(OpenPack::new(&repository.vault, Vec::new())?),
+            nodes: Mutex::new(OpenPack::new(&repository.vault, Vec::new())?),
             claimed: Mutex::default(),
             relied: Mutex::default(),
+            found: Mutex::default(),
             unindexed: Mutex::default(),
+            storing: Mutex::new(0),
+            stored: Condvar::new(),
+            buffers: Mutex::default(),
             avoided,
             new_bytes: AtomicU64::new(0),
             stored_bytes: AtomicU64::new(0),
@@ -110,7 +121,7 @@ impl<'a> Sink<'a> {
     ) -> Result<Digest> {
         let vault = &self.repository.vault;
         let id = vault.id(kind, plain);
-        if self.is_stored(id) || !locked(&self.claimed).insert(id) {
+        if !self.claim(id) {
             return Ok(id);
         }
         let Coder {
@@ -152,9 +163,21 @@ impl<'a> Sink<'a> {
             if !open.is_full() {
                 return Ok(());
             }
-            std::mem::replace(&mut *open, OpenPack::new(vault)?)
+            std::mem::replace(&mut *open, self.open_pack()?)
         };
         self.store(full)
+    }
+
+    fn open_pack(&self) -> Result<OpenPack> {
+        let buffer = locked(&self.buffers).pop();
+        OpenPack::new(&self.repository.vault, buffer.unwrap_or_default())
+    }
+
+    /// Whether the caller is to store a blob: it is not stored, and nobody else does.
+    fn claim(&self, id: Digest) -> bool {
+        // Under the lock, for a blob is in the table before its claim ends.
+        let mut claimed = locked(&self.claimed);
+        !self.is_stored(id) && claimed.insert(id)
     }
 
     /// Whether a blob is in a pack that this session may rely on; relies on it from now on.
@@ -166,20 +189,40 @@ impl<'a> Sink<'a> {
             !pack.condemned && !self.avoided.contains(&pack.name)
         });
         usable.is_some_and(|place| {
-            locked(&self.relied).insert(place.pack);
+            if locked(&self.relied).insert(place.pack) {
+                locked(&self.found).insert(place.pack);
+            }
             true
         })
     }
 
+    /// Stores a pack when there is a turn for it.
     fn store(&self, pack: OpenPack) -> Result<()> {
+        let turn = locked(&self.storing);
+        let turn = self.stored.wait_while(turn, |turn| *turn >= MAX_STORING);
+        *turn.unwrap_or_else(PoisonError::into_inner) += 1;
+        let stored = self.store_now(pack);
+        *locked(&self.storing) -= 1;
+        self.stored.notify_one();
+        stored
+    }
+
+    fn store_now(&self, pack: OpenPack) -> Result<()> {
         let (bytes, list) = pack.finish(&self.repository.vault);
         self.repository.create(&name::pack(list.pack), &bytes)?;
         self.stored_bytes
             .fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        locked(&self.buffers).push(bytes);
         {
             let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
             let number = table.add(&list, StorageTime::default(), false);
             locked(&self.relied).insert(number);
+        }
+        {
+            let mut claimed = locked(&self.claimed);
+            list.entries.iter().for_each(|entry| {
+                claimed.remove(&entry.id);
+            });
         }
         let mut unindexed = locked(&self.unindexed);
         unindexed.push(list);
@@ -198,12 +241,13 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// Stores what is not stored yet. More may be put afterwards.
+    /// Stores what is not stored yet, and makes sure of what was found. More may be put afterwards.
     pub(in crate::repository) fn finish(&self) -> Result<()> {
+        self.hold_found()?;
         for open in [&self.chunks, &self.nodes] {
             let mut open = locked(open);
             if !open.is_empty() {
-                let last = std::mem::replace(&mut *open, OpenPack::new(&self.repository.vault)?);
+                let last = std::mem::replace(&mut *open, self.open_pack()?);
                 drop(open);
                 self.store(last)?;
             }
@@ -213,6 +257,16 @@ impl<'a> Sink<'a> {
             return Ok(());
         }
         self.store_index(lists)
+    }
+
+    fn hold_found(&self) -> Result<()> {
+        let found = std::mem::take(&mut *locked(&self.found));
+        let names: Vec<_> = {
+            let table = self.table.read().unwrap_or_else(PoisonError::into_inner);
+            let names = found.iter().map(|pack| name::pack(table.pack(*pack).name));
+            names.collect()
+        };
+        self.repository.hold(&names)
     }
 
     /// The packs that this session relies on: those that it stored and those that it found.
