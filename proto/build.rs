@@ -14,7 +14,9 @@ const FILES: &[&str] = &[
     "tidemark/v1/change.proto",
     "tidemark/v1/data.proto",
     "tidemark/v1/restore.proto",
+    "tidemark/v1/job.proto",
     "tidemark/v1/operation.proto",
+    "tidemark/v1/repository.proto",
     "tidemark/v1/event.proto",
     "private/v1/volume_server.proto",
 ];
