@@ -2,6 +2,7 @@
 //! has them, loop devices, freezing, memory file systems.
 
 pub mod candidates;
+pub(crate) mod child;
 pub mod claim;
 pub mod clock;
 pub mod device;

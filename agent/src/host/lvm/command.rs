@@ -2,27 +2,18 @@
 
 use std::{
     env,
-    io::{self, Read},
+    io::Read,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
-    process::{Child, Command, ExitStatus, Stdio},
-    sync::mpsc::{self, Receiver},
-    thread::{self, sleep},
-    time::{Duration, Instant},
-};
-
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+    process::{Command, Stdio},
+    time::Duration,
 };
 
 use super::{LvmError, argv::Argv};
+use crate::host::child;
 
 /// A command waits for another one's lock without end. Most take a fraction of a second.
 const WITHIN: Duration = Duration::from_secs(60);
-/// How long one that is told to end may take to put things right.
-const GRACE: Duration = Duration::from_secs(10);
-const STEP: Duration = Duration::from_millis(10);
 /// A group of ten thousand volumes prints 3 MB; more is not read.
 const MOST_PRINTED: u64 = 32 << 20;
 /// Where administration programs are when PATH leaves them out.
@@ -56,7 +47,7 @@ fn run(program: &Path, argv: &Argv, within: Duration) -> Result<String, LvmError
         source,
     };
     tracing::debug!(command = %argv, "asking LVM");
-    let mut child = Command::new(program)
+    let mut running = Command::new(program)
         .args(argv.words())
         // What it says is told in an error, and must read alike everywhere.
         .env("LC_ALL", "C")
@@ -69,17 +60,17 @@ fn run(program: &Path, argv: &Argv, within: Duration) -> Result<String, LvmError
         .process_group(0)
         .spawn()
         .map_err(failed)?;
-    let printed = child.stdout.take().map(collect);
-    let said = child.stderr.take().map(collect);
-    let Some(status) = wait(&mut child, within).map_err(failed)? else {
-        end(child);
+    let printed = running.stdout.take().map(|pipe| child::collect(pipe, text));
+    let said = running.stderr.take().map(|pipe| child::collect(pipe, text));
+    let Some(status) = child::wait(&mut running, within).map_err(failed)? else {
+        child::end(running);
         return Err(LvmError::Late {
             command: argv.to_string(),
             within,
         });
     };
-    let printed = text_of(printed);
-    let said = text_of(said);
+    let printed = child::collected(printed).unwrap_or_default();
+    let said = child::collected(said).unwrap_or_default();
     if status.success() {
         if !said.is_empty() {
             tracing::debug!(command = %argv, said, "LVM warned");
@@ -94,48 +85,11 @@ fn run(program: &Path, argv: &Argv, within: Duration) -> Result<String, LvmError
     })
 }
 
-/// Reads a pipe to its end, so that the child never waits for a reader.
-fn collect(pipe: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (done, collected) = mpsc::sync_channel(1);
-    thread::spawn(move || {
-        let mut bytes = Vec::new();
-        // What was read before an error is all there is.
-        let _ = pipe.take(MOST_PRINTED).read_to_end(&mut bytes);
-        let _ = done.send(bytes);
-    });
-    collected
-}
-
-/// What a command printed that has ended. A process that it left behind may have the pipe still.
-fn text_of(collected: Option<Receiver<Vec<u8>>>) -> String {
-    let bytes = collected.and_then(|collected| collected.recv_timeout(GRACE).ok());
-    String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned()
-}
-
-fn wait(child: &mut Child, within: Duration) -> io::Result<Option<ExitStatus>> {
-    let until = Instant::now() + within;
-    loop {
-        match child.try_wait()? {
-            Some(status) => return Ok(Some(status)),
-            None if Instant::now() >= until => return Ok(None),
-            None => sleep(STEP),
-        }
-    }
-}
-
-/// Asks it to end, since it may be in the middle of a change; then makes it. One that hangs in the
-/// kernel is left to a thread that waits for it.
-fn end(mut child: Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-    }
-    if let Ok(Some(_)) = wait(&mut child, GRACE) {
-        return;
-    }
-    let _ = child.kill();
-    thread::spawn(move || {
-        let _ = child.wait();
-    });
+fn text(pipe: impl Read) -> String {
+    let mut bytes = Vec::new();
+    // What was read before an error is all there is.
+    let _ = pipe.take(MOST_PRINTED).read_to_end(&mut bytes);
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]
