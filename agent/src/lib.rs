@@ -1,8 +1,9 @@
 //! Tidemark's agent. ARCHITECTURE.md is the map. Imports go one way:
 //! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume, insertion}`,
-//! `insertion -> host`,
+//! `insertion -> host`, `rpc -> backup -> {manager, host, paths}`,
 //! `transport -> volume -> disk -> request -> store::units`.
 
+pub mod backup;
 pub mod disk;
 pub mod host;
 pub mod insertion;

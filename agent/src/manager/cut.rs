@@ -208,6 +208,8 @@ impl Manager {
         let now_us = self.config.clock.now_us();
         let lease_us = args.lease.map_or(0, micros);
         let expires_us = (lease_us > 0).then(|| now_us.saturating_add(lease_us));
+        // All were held from the last cut on, so that its time is the moment of each.
+        let created_us = moment.cuts.iter().map(|cut| cut.created_us).max();
         let was_frozen = moment.thawed.as_ref().filter(|thawed| thawed.held);
         let record = |(part, cut): (&Part, &CutReply)| {
             let frozen = was_frozen.filter(|_| !part.file_systems.is_empty());
@@ -222,7 +224,7 @@ impl Manager {
                 state_reason: String::new(),
                 lease_ended: false,
                 consistency: frozen.map_or(Consistency::Crash, |_| Consistency::FileSystem),
-                created_us: cut.created_us,
+                created_us: created_us.unwrap_or(now_us),
                 lease_us,
                 lease_expires_us: expires_us,
                 held_us: cut.held_us,

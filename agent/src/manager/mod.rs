@@ -31,6 +31,7 @@ pub mod operations;
 mod places;
 mod refresh;
 mod registry;
+mod repositories;
 mod requests;
 pub mod restores;
 mod snapshots;

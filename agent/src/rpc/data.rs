@@ -111,7 +111,7 @@ impl DataService for Data {
 }
 
 /// The header, then the parts. Dropping the answer stops the stream's worker.
-fn answer<T: Send + 'static>(
+pub(super) fn answer<T: Send + 'static>(
     first: T,
     parts: Feed<Part>,
     convert_part: impl Fn(Part) -> T + Send + 'static,

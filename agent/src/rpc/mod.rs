@@ -11,6 +11,7 @@ mod group;
 mod listen;
 mod log;
 mod operation;
+mod repository;
 mod restore;
 mod snapshot;
 pub mod status;
@@ -28,6 +29,7 @@ use tidemark_proto::v1::{
     change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
     data_service_server::DataServiceServer, event_service_server::EventServiceServer,
     group_service_server::GroupServiceServer, operation_service_server::OperationServiceServer,
+    repository_service_server::RepositoryServiceServer,
     restore_service_server::RestoreServiceServer, snapshot_service_server::SnapshotServiceServer,
     volume_service_server::VolumeServiceServer,
 };
@@ -40,6 +42,7 @@ use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
 
 use crate::{
+    backup::Backups,
     manager::{
         Clock, Config, HostKernel, Manager, operations::Operations, restores::Restores,
         streams::Streams,
@@ -166,6 +169,7 @@ async fn serve_until(
 /// Every service, with its health and reflection.
 async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Result<Routes> {
     let streams = Streams::new(Arc::clone(manager), operations.clone());
+    let backups = Backups::new(Arc::clone(manager), operations.clone());
     let restores = Arc::new(Restores::of(manager, operations.clone()));
     let manager = || Arc::clone(manager);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -189,6 +193,9 @@ async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Resu
         .add_service(OperationServiceServer::new(operation::OperationCalls(
             operations.clone(),
         )))
+        .add_service(RepositoryServiceServer::new(repository::Repositories(
+            backups,
+        )))
         .add_service(restore::RestoreCalls::server(manager(), restores))
         .add_service(health)
         .add_service(reflection);
@@ -203,6 +210,7 @@ async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Resu
         DataServiceServer::<data::Data>::NAME,
         OperationServiceServer::<operation::OperationCalls>::NAME,
         RestoreServiceServer::<restore::RestoreCalls>::NAME,
+        RepositoryServiceServer::<repository::Repositories>::NAME,
     ] {
         reporter
             .set_service_status(service, ServingStatus::Serving)

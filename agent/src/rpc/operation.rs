@@ -128,5 +128,6 @@ pub(super) fn operation_to_wire(operation: OperationStatus) -> Operation {
         ended_at: operation.ended_at.map(Into::into),
         error_reason,
         error_message,
+        result: operation.result,
     }
 }

@@ -34,8 +34,12 @@ fn code(reason: ErrorReason) -> Code {
         | ErrorReason::SnapshotNotFound
         | ErrorReason::GroupNotFound
         | ErrorReason::OperationNotFound
-        | ErrorReason::RestoreNotFound => Code::NotFound,
-        ErrorReason::VolumeExists | ErrorReason::GroupExists => Code::AlreadyExists,
+        | ErrorReason::RestoreNotFound
+        | ErrorReason::RepositoryNotFound
+        | ErrorReason::PointNotFound => Code::NotFound,
+        ErrorReason::VolumeExists | ErrorReason::GroupExists | ErrorReason::RepositoryExists => {
+            Code::AlreadyExists
+        }
         ErrorReason::TrackingReset
         | ErrorReason::CheckpointGone
         | ErrorReason::SnapshotReleased
@@ -48,14 +52,20 @@ fn code(reason: ErrorReason) -> Code {
         | ErrorReason::AreaCorrupt
         | ErrorReason::FreezeFailed
         | ErrorReason::VolumeBusy
+        | ErrorReason::RepositoryKey
+        | ErrorReason::RepositoryAppendOnly
         | ErrorReason::Unsupported => Code::FailedPrecondition,
         ErrorReason::SnapshotLost | ErrorReason::DigestMismatch | ErrorReason::DataCorrupt => {
             Code::DataLoss
         }
         ErrorReason::AreaNoSpace | ErrorReason::LimitReached => Code::ResourceExhausted,
         ErrorReason::OutOfRange => Code::OutOfRange,
-        ErrorReason::CutTimeout => Code::Aborted,
-        ErrorReason::VolumeServerUnavailable | ErrorReason::ShuttingDown => Code::Unavailable,
+        ErrorReason::CutTimeout | ErrorReason::PrunedMeanwhile => Code::Aborted,
+        ErrorReason::VolumeServerUnavailable
+        | ErrorReason::RepositoryStorage
+        | ErrorReason::SourceIo
+        | ErrorReason::TargetIo
+        | ErrorReason::ShuttingDown => Code::Unavailable,
         ErrorReason::Permission => Code::PermissionDenied,
         ErrorReason::OperationCancelled => Code::Cancelled,
         ErrorReason::Internal | ErrorReason::Unspecified => Code::Internal,

@@ -22,7 +22,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tidemark_proto::v1::{OperationKind, OperationState};
+use tidemark_proto::v1::{OperationKind, OperationState, operation};
 use tokio::sync::watch;
 
 pub use cancel::{CancelCause, CancelToken};
@@ -37,7 +37,7 @@ pub const KEPT_FINISHED: usize = 256;
 pub const MAX_RUNNING: usize = 32;
 
 /// An operation at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct OperationStatus {
     /// 32 hex digits.
     pub id: String,
@@ -57,6 +57,8 @@ pub struct OperationStatus {
     pub ended_at: Option<SystemTime>,
     /// Why it failed or was cancelled.
     pub error: Option<Error>,
+    /// What it gave, of kinds that give something.
+    pub result: Option<operation::Result>,
 }
 
 /// Every operation that runs, and the last that ended. Cheap to clone.
@@ -80,7 +82,7 @@ struct Entry {
     subject: String,
     started_at: SystemTime,
     done_bytes: AtomicU64,
-    total_bytes: u64,
+    total_bytes: AtomicU64,
     cancel: CancelToken,
     /// `None` while running. A send without a change tells of progress.
     end: watch::Sender<Option<End>>,
@@ -91,6 +93,7 @@ struct End {
     state: OperationState,
     at: SystemTime,
     error: Option<Error>,
+    result: Option<operation::Result>,
 }
 
 impl Operations {
@@ -108,7 +111,7 @@ impl Operations {
             subject: subject.into(),
             started_at: SystemTime::now(),
             done_bytes: AtomicU64::new(0),
-            total_bytes,
+            total_bytes: AtomicU64::new(total_bytes),
             cancel: CancelToken::default(),
             end: watch::Sender::new(None),
         });
@@ -231,10 +234,11 @@ impl Entry {
                 .map_or(OperationState::Running, |end| end.state),
             subject: self.subject.clone(),
             done_bytes: self.done_bytes.load(Ordering::Relaxed),
-            total_bytes: self.total_bytes,
+            total_bytes: self.total_bytes.load(Ordering::Relaxed),
             started_at: self.started_at,
             ended_at: end.as_ref().map(|end| end.at),
-            error: end.and_then(|end| end.error),
+            error: end.as_ref().and_then(|end| end.error.clone()),
+            result: end.and_then(|end| end.result),
         }
     }
 }
@@ -266,14 +270,23 @@ impl OperationGuard {
 
     /// Ends the operation. After a cancellation, an error means CANCELLED.
     pub fn finish(self, outcome: Result<(), Error>) {
-        self.end(outcome);
+        self.end(outcome.map(|()| None));
     }
 
-    fn end(&self, outcome: Result<(), Error>) {
+    /// Ends the operation with what it gave.
+    pub fn finish_with(self, outcome: Result<operation::Result, Error>) {
+        self.end(outcome.map(Some));
+    }
+
+    fn end(&self, outcome: Result<Option<operation::Result>, Error>) {
         let state = match (&outcome, self.entry.cancel.cause()) {
-            (Ok(()), _) => OperationState::Succeeded,
+            (Ok(_), _) => OperationState::Succeeded,
             (Err(_), Some(_)) => OperationState::Cancelled,
             (Err(_), None) => OperationState::Failed,
+        };
+        let (result, error) = match outcome {
+            Ok(result) => (result, None),
+            Err(error) => (None, Some(error)),
         };
         let first = self.entry.end.send_if_modified(|end| {
             let first = end.is_none();
@@ -281,7 +294,8 @@ impl OperationGuard {
                 *end = Some(End {
                     state,
                     at: SystemTime::now(),
-                    error: outcome.err(),
+                    error,
+                    result,
                 });
             }
             first
@@ -320,10 +334,19 @@ impl Progress {
         self.0.end.send_modify(|_| {});
     }
 
+    /// So many bytes are to be dealt with in all, as is known by now.
+    pub fn set_total(&self, bytes: u64) {
+        self.0.total_bytes.store(bytes, Ordering::Relaxed);
+        self.0.end.send_modify(|_| {});
+    }
+
     /// Everything is done, also where the last step did not reach the total: what is left of a
     /// volume after its last change, for one.
     pub fn complete(&self) {
-        self.set(self.0.total_bytes);
+        let total = self.0.total_bytes.load(Ordering::Relaxed);
+        if total > 0 {
+            self.set(total);
+        }
     }
 }
 

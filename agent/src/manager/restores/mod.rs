@@ -12,6 +12,7 @@ mod session;
 mod target;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 use std::{
     collections::VecDeque,
@@ -26,6 +27,7 @@ use tokio::sync::Mutex as AsyncMutex;
 pub use extent::MAX_DATA_EXTENT_BYTES;
 #[doc(hidden)]
 pub use extent::recheck;
+pub use whole::WholeTarget;
 
 use self::{
     session::{Budget, Session, Work},

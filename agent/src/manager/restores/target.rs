@@ -13,12 +13,15 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise},
+    fcntl::{
+        AT_FDCWD, FallocateFlags, PosixFadviseAdvice, RenameFlags, fallocate, posix_fadvise,
+        renameat2,
+    },
     unistd::{Whence, lseek64},
 };
 use tidemark_store::units::ByteRange;
 
-use crate::manager::{Error, operations::CancelToken};
+use crate::manager::{Error, ErrorReason, operations::CancelToken};
 
 /// How many zeros are written at once where a range cannot be punched.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -46,6 +49,11 @@ impl Target {
             created,
             can_punch: AtomicBool::new(true),
         }
+    }
+
+    /// Whether it was made, and has nothing but zeros.
+    pub(super) fn is_created(&self) -> bool {
+        self.created
     }
 
     /// Holds a block device whose bytes these are, too.
@@ -139,11 +147,31 @@ impl Target {
         Ok(())
     }
 
+    /// Gives the file another name, durably, unless that is taken.
+    pub(super) fn rename(&self, to: &Path) -> Result<(), Error> {
+        let failed = |error: io::Error| {
+            let doing = format!("giving the name {} to", to.display());
+            self.failed(&doing, 0, &error)
+        };
+        let only_new = RenameFlags::RENAME_NOREPLACE;
+        renameat2(AT_FDCWD, &self.path, AT_FDCWD, to, only_new)
+            .map_err(|why| failed(why.into()))?;
+        match to.parent() {
+            Some(folder) => File::open(folder)
+                .and_then(|folder| folder.sync_all())
+                .map_err(failed),
+            None => Ok(()),
+        }
+    }
+
     fn failed(&self, doing: &str, offset: u64, error: &io::Error) -> Error {
-        Error::internal(format!(
-            "{doing} {} failed at offset {offset}: {error}",
-            self.path.display()
-        ))
+        Error::new(
+            ErrorReason::TargetIo,
+            format!(
+                "{doing} {} failed at offset {offset}: {error}",
+                self.path.display()
+            ),
+        )
         .with("path", self.path.display())
     }
 }

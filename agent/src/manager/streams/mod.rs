@@ -15,6 +15,7 @@ mod list;
 mod open;
 mod outlet;
 mod pipeline;
+mod reader;
 mod runs;
 mod snapshot;
 #[cfg(test)]
@@ -35,6 +36,7 @@ pub use list::{DEFAULT_LIST_EXTENTS, Estimate, ExtentList, MAX_LIST_EXTENTS, Spa
 pub use open::{DataStream, HashStream, MAX_RANGES, Streams, past_the_end};
 pub use outlet::Feed;
 pub use pipeline::spawn;
+pub use reader::{Extents, SnapshotReader};
 pub use runs::Scope;
 pub use walk::{Piece, Walk};
 pub(super) use zero::is_zero;

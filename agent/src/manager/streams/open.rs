@@ -22,7 +22,7 @@ pub const MAX_RANGES: usize = 65_536;
 /// Opens the streams of one agent.
 #[derive(Clone)]
 pub struct Streams {
-    manager: Arc<Manager>,
+    pub(super) manager: Arc<Manager>,
     operations: Operations,
 }
 
@@ -51,10 +51,10 @@ pub struct HashStream {
 }
 
 /// A snapshot that stays readable while this lives.
-struct Held {
-    snapshot: Snapshot,
-    view: File,
-    lease: LeaseGuard,
+pub(super) struct Held {
+    pub(super) snapshot: Snapshot,
+    pub(super) view: File,
+    pub(super) lease: LeaseGuard,
 }
 
 impl Streams {
@@ -181,7 +181,7 @@ impl Streams {
     }
 
     /// Finds a snapshot, keeps its lease from ending and opens its view.
-    async fn hold(&self, snapshot: &str) -> Result<Held, Error> {
+    pub(super) async fn hold(&self, snapshot: &str) -> Result<Held, Error> {
         let found = self.manager.readable(snapshot).await?;
         let lease = self.manager.hold_lease(found.record.id).await?;
         // Its lease may have ended between the two.
@@ -207,8 +207,8 @@ impl Streams {
         }
     }
 
-    /// Whether what changed since a point can be told, before a header promises it.
-    async fn check_since(&self, snapshot: &Snapshot, since: Checkpoint) -> Result<(), Error> {
+    /// Whether what changed since a point can be told, before somebody promises it.
+    pub async fn check_since(&self, snapshot: &Snapshot, since: Checkpoint) -> Result<(), Error> {
         let until = snapshot.checkpoint();
         let volume = &snapshot.record.volume;
         if since.lineage != until.lineage {

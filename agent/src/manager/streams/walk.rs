@@ -11,7 +11,7 @@ use super::{
     zero,
 };
 use crate::{
-    manager::{Error, operations::CancelToken},
+    manager::{Error, ErrorReason, operations::CancelToken},
     volume::{Extent, Kind},
 };
 
@@ -141,10 +141,13 @@ pub(super) fn read_failed(
 ) -> Error {
     match subject.check() {
         Err(fate) => fate,
-        Ok(()) => Error::internal(format!(
-            "reading {range} of the view failed: {error}; the snapshot itself is live, so look \
-             for errors of the origin's device"
-        )),
+        Ok(()) => Error::new(
+            ErrorReason::SourceIo,
+            format!(
+                "reading {range} of the view failed: {error}; the snapshot itself is live, so look \
+                 for errors of the origin's device"
+            ),
+        ),
     }
 }
 

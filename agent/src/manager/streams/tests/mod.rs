@@ -424,7 +424,7 @@ fn a_read_error_becomes_the_snapshots_fate() {
     let mut subject = Fake::whole(&vec![1; 3 << 20]);
     subject.read_fails_at = Some(2 << 20);
     let error = run(subject, Scope::Whole { start: 0 }, Compression::None).unwrap_err();
-    assert_eq!(error.reason, ErrorReason::Internal);
+    assert_eq!(error.reason, ErrorReason::SourceIo);
     assert!(error.message.contains("os error 5"), "{error}");
 }
 
