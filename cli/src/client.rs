@@ -11,8 +11,10 @@ use tidemark_proto::v1::{
     agent_service_client::AgentServiceClient, change_service_client::ChangeServiceClient,
     checkpoint_service_client::CheckpointServiceClient, data_service_client::DataServiceClient,
     event_service_client::EventServiceClient, group_service_client::GroupServiceClient,
-    operation_service_client::OperationServiceClient, restore_service_client::RestoreServiceClient,
-    snapshot_service_client::SnapshotServiceClient, volume_service_client::VolumeServiceClient,
+    operation_service_client::OperationServiceClient,
+    repository_service_client::RepositoryServiceClient,
+    restore_service_client::RestoreServiceClient, snapshot_service_client::SnapshotServiceClient,
+    volume_service_client::VolumeServiceClient,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -58,6 +60,7 @@ services! {
     data: DataServiceClient,
     restores: RestoreServiceClient,
     operations: OperationServiceClient,
+    repositories: RepositoryServiceClient,
     events: EventServiceClient,
 }
 

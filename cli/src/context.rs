@@ -9,22 +9,22 @@ use tokio::{
 
 use crate::{client::Client, exit::Fault, output::Output};
 
-/// Tells that SIGINT or SIGTERM came. Clones share the news.
+/// Tells how often SIGINT or SIGTERM came. Clones share the news.
 #[derive(Clone, Debug)]
 pub(crate) struct Interrupt {
-    seen: watch::Receiver<bool>,
+    seen: watch::Receiver<u32>,
 }
 
 impl Interrupt {
-    /// Listens for signals from now on; a second one ends the process at once.
+    /// Listens for signals from now on.
     pub(crate) fn listen() -> std::io::Result<Self> {
-        let (tell, seen) = watch::channel(false);
+        let (tell, seen) = watch::channel(0);
         let mut int = signal(SignalKind::interrupt())?;
         let mut term = signal(SignalKind::terminate())?;
         tokio::spawn(async move {
             loop {
                 tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }
-                tell.send_replace(true);
+                tell.send_modify(|times: &mut u32| *times = times.saturating_add(1));
             }
         });
         Ok(Self { seen })
@@ -32,20 +32,25 @@ impl Interrupt {
 
     /// One that never comes, and the means to make it come.
     #[cfg(test)]
-    pub(crate) fn manual() -> (watch::Sender<bool>, Self) {
-        let (tell, seen) = watch::channel(false);
+    pub(crate) fn manual() -> (watch::Sender<u32>, Self) {
+        let (tell, seen) = watch::channel(0);
         (tell, Self { seen })
     }
 
     /// Whether the signal came.
     pub(crate) fn is_set(&self) -> bool {
-        *self.seen.borrow()
+        *self.seen.borrow() > 0
     }
 
     /// Returns when the signal comes.
     pub(crate) async fn wait(&self) {
+        self.wait_for(1).await;
+    }
+
+    /// Returns when it has come so many times.
+    pub(crate) async fn wait_for(&self, times: u32) {
         let mut seen = self.seen.clone();
-        if seen.wait_for(|set| *set).await.is_err() {
+        if seen.wait_for(|seen| *seen >= times).await.is_err() {
             // Nobody is left to tell: it will never come.
             std::future::pending::<()>().await;
         }

@@ -17,11 +17,11 @@ Exit codes:
   1  failed
   2  wrong use of the command line
   3  done in part
- 10  no daemon answers, or a volume's server does not
+ 10  no daemon answers, or a volume's server does not; or there is no such repository
  11  busy: in use, or a limit is reached
- 12  denied
+ 12  denied, or a repository's key does not fit
  13  a full backup is required
- 14  integrity: data does not match its hash, or an image is not valid
+ 14  integrity: data does not match its hash, an image is not valid, or a repository is damaged
 130  interrupted";
 
 /// An exit code.
@@ -34,7 +34,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// Some of several things were done.
     Partial = 3,
-    /// The daemon, or the volume's server, does not answer.
+    /// The daemon, or the volume's server, does not answer; or there is no such repository.
     NoDaemon = 10,
     /// In use by another, or at a limit.
     Busy = 11,
@@ -64,6 +64,8 @@ pub(crate) struct Fault {
     pub(crate) message: String,
     /// What the operator can do.
     pub(crate) advice: Option<String>,
+    /// The agent's reason, where it was the agent that failed.
+    pub(crate) reason: Option<ErrorReason>,
 }
 
 impl Fault {
@@ -73,6 +75,17 @@ impl Fault {
             exit,
             message: message.into(),
             advice: None,
+            reason: None,
+        }
+    }
+
+    /// A failure that the agent tells of other than by a call's status.
+    pub(crate) fn of_reason(reason: ErrorReason, message: impl Into<String>) -> Self {
+        Self {
+            exit: exit_of_reason(reason),
+            message: message.into(),
+            advice: advice_for(reason).map(ToOwned::to_owned),
+            reason: Some(reason).filter(|reason| *reason != ErrorReason::Unspecified),
         }
     }
 
@@ -113,8 +126,10 @@ pub(crate) fn reason_name(reason: ErrorReason) -> &'static str {
 pub(crate) struct Report {
     /// How the process ends.
     pub(crate) exit: Exit,
-    reason: Option<String>,
-    message: String,
+    /// The agent's reason.
+    pub(crate) reason: Option<String>,
+    /// What happened, where.
+    pub(crate) message: String,
     advice: Option<String>,
     metadata: BTreeMap<String, String>,
 }
@@ -131,7 +146,7 @@ impl Report {
             if let Some(fault) = cause.downcast_ref::<Fault>() {
                 return Self {
                     exit: fault.exit,
-                    reason: None,
+                    reason: fault.reason.map(|reason| reason_name(reason).to_owned()),
                     message: parts.join(": "),
                     advice: fault.advice.clone(),
                     metadata: BTreeMap::new(),
@@ -149,6 +164,9 @@ impl Report {
 
     fn of_status(status: &Status, mut parts: Vec<String>) -> Self {
         parts.push(match status.message() {
+            "" if status.code() == Code::Unimplemented => {
+                "the daemon is older than this command and cannot do that".to_owned()
+            }
             "" => format!("the agent answered {:?}", status.code()),
             text => text.to_owned(),
         });
@@ -213,11 +231,11 @@ fn exit_of_reason(reason: ErrorReason) -> Exit {
     use ErrorReason as R;
     match reason {
         R::InvalidField => Exit::Usage,
-        R::VolumeServerUnavailable | R::ShuttingDown => Exit::NoDaemon,
+        R::VolumeServerUnavailable | R::ShuttingDown | R::RepositoryNotFound => Exit::NoDaemon,
         R::OriginInUse | R::AreaInUse | R::VolumeBusy | R::LimitReached | R::CutTimeout => {
             Exit::Busy
         }
-        R::Permission => Exit::Denied,
+        R::Permission | R::RepositoryKey | R::RepositoryAppendOnly => Exit::Denied,
         R::TrackingReset | R::CheckpointGone => Exit::FullRequired,
         R::DigestMismatch | R::DataCorrupt | R::AreaCorrupt => Exit::Integrity,
         R::Unspecified
@@ -239,6 +257,12 @@ fn exit_of_reason(reason: ErrorReason) -> Exit {
         | R::OperationCancelled
         | R::RequestIdReused
         | R::GroupExists
+        | R::RepositoryExists
+        | R::PointNotFound
+        | R::RepositoryStorage
+        | R::SourceIo
+        | R::TargetIo
+        | R::PrunedMeanwhile
         | R::Internal
         | R::Unsupported => Exit::Failed,
     }
@@ -263,7 +287,7 @@ fn exit_of_status(status: &Status) -> Exit {
 fn advice_for_code(code: Code) -> Option<&'static str> {
     match code {
         Code::Unavailable => Some("see whether tidemarkd runs, and `tidemark doctor`"),
-        Code::Unimplemented => Some("the daemon is older than this command: upgrade it"),
+        Code::Unimplemented => Some("upgrade the daemon (`tidemark doctor` shows its version)"),
         Code::PermissionDenied | Code::Unauthenticated => advice_for(ErrorReason::Permission),
         _ => None,
     }
@@ -308,10 +332,25 @@ fn advice_for(reason: ErrorReason) -> Option<&'static str> {
         R::LimitReached => "release snapshots or delete checkpoints that are no longer needed",
         R::Permission => "run as root, or as a member of the daemon's group",
         R::DigestMismatch | R::DataCorrupt => {
-            "do not trust the copy: take it again, and check memory and disks"
+            "do not trust the copy: take it again, and check memory and disks; of a repository, `tidemark check` tells all that is damaged"
         }
         R::ShuttingDown => "try again when the daemon is back",
         R::Unsupported => "`tidemark doctor` says why",
+        R::RepositoryNotFound => {
+            "`tidemark repo list` shows the repositories; `tidemark repo add` makes one known"
+        }
+        R::RepositoryExists => {
+            "choose another name or place; `tidemark repo add` makes one known that is there"
+        }
+        R::PointNotFound => "`tidemark snapshots` shows the recovery points",
+        R::RepositoryKey => {
+            "name the right key; `tidemark repo list` shows where that of a known repository is taken from"
+        }
+        R::RepositoryStorage => "run it again when the storage works: it goes on where it was",
+        R::RepositoryAppendOnly => "run it where deleting is allowed",
+        R::SourceIo => "see the kernel's log for errors of the device under it",
+        R::TargetIo => "make room or mend the target, then run it again",
+        R::PrunedMeanwhile => "run it again: it stores anew only what was pruned",
         R::RequestIdReused
         | R::Unspecified
         | R::InvalidField
@@ -365,6 +404,26 @@ mod tests {
         assert_eq!(report.exit, Exit::Integrity);
         assert_eq!(report.message, "image: bad");
         assert_eq!(report.json()["error"]["exit_code"], 14);
+    }
+
+    #[test]
+    fn an_older_daemon_is_a_sentence() {
+        let report = Report::of(&anyhow::Error::new(Status::unimplemented("")));
+        assert_eq!(report.exit, Exit::Failed);
+        assert_eq!(
+            report.message,
+            "the daemon is older than this command and cannot do that"
+        );
+        assert!(report.advice.is_some());
+    }
+
+    #[test]
+    fn a_failed_operation_tells_its_reason() {
+        let fault = Fault::of_reason(ErrorReason::RepositoryKey, "no key opens it");
+        let report = Report::of(&fault.into());
+        assert_eq!(report.exit, Exit::Denied);
+        assert_eq!(report.json()["error"]["reason"], "REPOSITORY_KEY");
+        assert!(report.advice.is_some());
     }
 
     #[test]

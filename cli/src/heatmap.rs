@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use crate::text::escape;
+
 /// What the cells of the terminal look like, from untouched to all changed.
 const SHADES: [char; 5] = ['·', '░', '▒', '▓', '█'];
 /// The same as 256-colour codes: grey, then yellow to red.
@@ -24,6 +26,16 @@ impl HeatMap {
         Self {
             capacity,
             changed: vec![0; cells.max(1)],
+        }
+    }
+
+    /// Of shares that somebody else counted: how much of each equal part changed, in thousandths.
+    pub(crate) fn of_permille(shares: &[u32]) -> Self {
+        let changed: Vec<u64> = shares.iter().map(|share| u64::from(*share)).collect();
+        let changed: Vec<u64> = changed.into_iter().map(|share| share.min(1000)).collect();
+        Self {
+            capacity: 1000 * changed.len() as u64,
+            changed,
         }
     }
 
@@ -62,7 +74,7 @@ impl HeatMap {
     }
 
     /// 0 for an untouched part to 4 for one that changed nearly whole.
-    fn shade(&self, cell: usize) -> usize {
+    pub(crate) fn shade(&self, cell: usize) -> usize {
         let size = self.start_of(cell + 1) - self.start_of(cell);
         let changed = self.changed.get(cell).copied().unwrap_or(0);
         if changed == 0 || size == 0 {
@@ -138,7 +150,8 @@ impl HeatMap {
     }
 }
 
-const LEGEND: [&str; 5] = ["untouched", "a little", "5 %", "25 %", "60 % and up"];
+/// What each shade means.
+pub(crate) const LEGEND: [&str; 5] = ["untouched", "a little", "5 %", "25 %", "60 % and up"];
 
 /// The meaning of the shades, for under a map.
 pub(crate) fn legend(colour: bool) -> String {
@@ -168,12 +181,6 @@ fn paint(row: &[usize], colour: bool) -> String {
         line.push_str("\x1b[0m");
     }
     line
-}
-
-fn escape(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
 }
 
 #[cfg(test)]
@@ -246,6 +253,13 @@ mod tests {
         map.add(0, u64::MAX);
         map.add(0, u64::MAX);
         assert_eq!(map.terminal(1, false), ["█"]);
+    }
+
+    #[test]
+    fn shares_of_others_are_shaded_alike() {
+        let map = HeatMap::of_permille(&[0, 1, 60, 300, 1000, u32::MAX]);
+        assert_eq!(map.terminal(6, false), ["·░▒▓██"]);
+        assert_eq!(HeatMap::of_permille(&[]).terminal(6, false).len(), 0);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! Messages as JSON: the field names of the contract, enumerations without their prefix,
 //! times as RFC 3339, time spans in microseconds.
 
+mod repository;
+
 use serde_json::{Value, json};
 use tidemark_proto::v1::{
     Candidate, Checkpoint, CheckpointInfo, ErrorReason, Event, EventKind, ExtentKind, ExtentRange,
@@ -11,6 +13,8 @@ use tidemark_proto::v1::{
 use tidemark_proto::v1::{Consistency, RestoreState};
 
 use crate::{exit::reason_name, units};
+
+pub(crate) use repository::{point, repository, result};
 
 /// A moment, or null.
 pub(crate) fn time(at: Option<&prost_types::Timestamp>) -> Value {
@@ -207,6 +211,7 @@ pub(crate) fn operation(operation: &Operation) -> Value {
         "ended_at": time(operation.ended_at.as_ref()),
         "error_reason": reason,
         "error_message": operation.error_message,
+        "result": operation.result.as_ref().map_or(Value::Null, result),
     })
 }
 

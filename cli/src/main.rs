@@ -13,6 +13,7 @@ mod image;
 mod json;
 mod output;
 mod select;
+mod text;
 mod units;
 
 use std::process::ExitCode;

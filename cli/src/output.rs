@@ -16,7 +16,14 @@ pub(crate) struct Output {
     progress: bool,
     colour: bool,
     closed: AtomicBool,
+    /// What was said, where a test listens.
+    #[cfg(test)]
+    heard: Option<Heard>,
 }
+
+/// What a test hears: lines of standard output, and remarks beside it after `note: `.
+#[cfg(test)]
+pub(crate) type Heard = std::sync::Arc<std::sync::Mutex<Vec<String>>>;
 
 impl Output {
     /// Reads the options together with what standard output and error are.
@@ -28,6 +35,8 @@ impl Output {
             progress: !json && !quiet && !no_progress && io::stderr().is_terminal(),
             colour: !plain && io::stdout().is_terminal(),
             closed: AtomicBool::new(false),
+            #[cfg(test)]
+            heard: None,
         }
     }
 
@@ -40,7 +49,31 @@ impl Output {
             progress: false,
             colour: false,
             closed: AtomicBool::new(false),
+            heard: None,
         }
+    }
+
+    /// For tests that listen.
+    #[cfg(test)]
+    pub(crate) fn listened_to(json: bool) -> (Self, Heard) {
+        let heard = Heard::default();
+        let out = Self {
+            json,
+            quiet: false,
+            heard: Some(Heard::clone(&heard)),
+            ..Self::silent()
+        };
+        (out, heard)
+    }
+
+    /// Lets a test hear it; whether one listens.
+    #[cfg(test)]
+    fn overheard(&self, text: String) -> bool {
+        let Some(heard) = &self.heard else {
+            return false;
+        };
+        heard.lock().unwrap().push(text);
+        true
     }
 
     /// The same, for a command within a command.
@@ -51,6 +84,8 @@ impl Output {
             progress: self.progress,
             colour: self.colour,
             closed: AtomicBool::new(false),
+            #[cfg(test)]
+            heard: self.heard.clone(),
         }
     }
 
@@ -86,6 +121,10 @@ impl Output {
     /// A remark beside the result, on standard error.
     pub(crate) fn note(&self, text: impl AsRef<str>) {
         if !self.json && !self.quiet {
+            #[cfg(test)]
+            if self.overheard(format!("note: {}", text.as_ref())) {
+                return;
+            }
             eprintln!("{}", text.as_ref());
         }
     }
@@ -125,6 +164,10 @@ impl Output {
 
     /// `println!` would panic when a pager goes away; that is no failure of ours.
     fn write(&self, text: &str) {
+        #[cfg(test)]
+        if self.overheard(text.to_owned()) {
+            return;
+        }
         let mut out = io::stdout().lock();
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             self.closed.store(true, Ordering::Relaxed);
@@ -152,6 +195,12 @@ fn layout(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
         .iter()
         .map(|row| render(row.iter().map(String::as_str).collect()));
     std::iter::once(head).chain(body).collect()
+}
+
+/// `1 volume`, `2 volumes`.
+pub(crate) fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
 }
 
 /// `[######----]`: how full something is, `width` cells wide.

@@ -112,6 +112,14 @@ pub(crate) fn span(time: Duration) -> String {
     }
 }
 
+/// `12.3 MiB/s`; over no time at all, none.
+pub(crate) fn rate(count: u64, time: Duration) -> String {
+    let per_second = (u128::from(count) * 1_000_000)
+        .checked_div(time.as_micros())
+        .unwrap_or(0);
+    format!("{}/s", bytes(u64::try_from(per_second).unwrap_or(u64::MAX)))
+}
+
 /// `part` of `whole` in tenths of a per cent, as text: `12.5 %`.
 pub(crate) fn per_cent(part: u64, whole: u64) -> String {
     if whole == 0 {

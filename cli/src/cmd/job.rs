@@ -9,11 +9,13 @@ use tidemark_proto::v1::{
 
 use crate::{
     client::Client,
+    cmd::outcome,
     context::Context,
     exit::{Exit, Fault, reason_name},
     json,
     output::Output,
     select::malformed,
+    text::plain,
     units,
 };
 
@@ -24,6 +26,11 @@ pub(crate) enum Command {
         /// Also those that ended
         #[arg(long)]
         all: bool,
+    },
+    /// Show everything about one operation, with what it gave
+    Show {
+        /// The operation, or a prefix that only one has
+        id: String,
     },
     /// Wait for an operation's end; fails when it failed
     Wait {
@@ -48,6 +55,20 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             out.table(&HEADING, &all.iter().map(row).collect::<Vec<_>>());
             Ok(())
         }
+        Command::Show { id } => {
+            let id = whole_id(&client, id).await?;
+            let reply = client
+                .operations()
+                .get_operation(GetOperationRequest { id })
+                .await?;
+            let operation = reply
+                .into_inner()
+                .operation
+                .ok_or_else(|| malformed("GetOperation", "operation"))?;
+            out.document(&json::operation(&operation));
+            describe(&operation).iter().for_each(|line| out.line(line));
+            Ok(())
+        }
         Command::Wait { id } => {
             let id = whole_id(&client, id).await?;
             let ended = watch(&client, out, "working", id).await?;
@@ -57,6 +78,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
                 ended.id,
                 json::operation_state(ended.state)
             ));
+            tell_result(&ended, out);
             ensure_succeeded(&ended)
         }
         Command::Cancel { id } => {
@@ -85,7 +107,17 @@ pub(crate) const HEADING: [&str; 5] = ["OPERATION", "KIND", "STATE", "PROGRESS",
 
 /// An operation as a row of a table.
 pub(crate) fn row(operation: &Operation) -> Vec<String> {
-    let progress = match operation.total_bytes {
+    vec![
+        operation.id.clone(),
+        json::operation_kind(operation.kind).to_owned(),
+        json::operation_state(operation.state).to_owned(),
+        progress(operation),
+        operation.subject.clone(),
+    ]
+}
+
+fn progress(operation: &Operation) -> String {
+    match operation.total_bytes {
         0 => units::bytes(operation.done_bytes),
         total => format!(
             "{} of {} ({})",
@@ -93,14 +125,40 @@ pub(crate) fn row(operation: &Operation) -> Vec<String> {
             units::bytes(total),
             units::per_cent(operation.done_bytes, total)
         ),
+    }
+}
+
+/// Everything about an operation.
+fn describe(operation: &Operation) -> Vec<String> {
+    let mut lines = vec![format!(
+        "{}  {} {}",
+        operation.id,
+        json::operation_kind(operation.kind),
+        json::operation_state(operation.state)
+    )];
+    let mut add = |label: &str, text: String| {
+        if !text.is_empty() {
+            lines.push(format!("  {label:<12} {text}"));
+        }
     };
-    vec![
-        operation.id.clone(),
-        json::operation_kind(operation.kind).to_owned(),
-        json::operation_state(operation.state).to_owned(),
-        progress,
-        operation.subject.clone(),
-    ]
+    let at =
+        |time: Option<&prost_types::Timestamp>| time.map(ToString::to_string).unwrap_or_default();
+    add("subject", operation.subject.clone());
+    add("progress", progress(operation));
+    add("started at", at(operation.started_at.as_ref()));
+    add("ended at", at(operation.ended_at.as_ref()));
+    add("error", plain(&operation.error_message));
+    if operation.error_reason != 0 {
+        add("reason", reason_name(operation.error_reason()).to_owned());
+    }
+    lines.extend(operation.result.iter().flat_map(outcome::lines));
+    lines
+}
+
+fn tell_result(operation: &Operation, out: &Output) {
+    for line in operation.result.iter().flat_map(outcome::lines) {
+        out.line(line);
+    }
 }
 
 /// The operations that run, or all that are kept.
@@ -176,19 +234,8 @@ pub(crate) fn ensure_succeeded(operation: &Operation) -> anyhow::Result<()> {
         OperationState::Failed => {
             let reason =
                 ErrorReason::try_from(operation.error_reason).unwrap_or(ErrorReason::Unspecified);
-            let exit = match reason {
-                ErrorReason::DigestMismatch | ErrorReason::DataCorrupt => Exit::Integrity,
-                _ => Exit::Failed,
-            };
-            Err(Fault::new(
-                exit,
-                format!(
-                    "{what} failed: {} ({})",
-                    operation.error_message,
-                    reason_name(reason)
-                ),
-            )
-            .into())
+            let message = format!("{what} failed: {}", operation.error_message);
+            Err(Fault::of_reason(reason, message).into())
         }
         OperationState::Running | OperationState::Unspecified => Err(Fault::new(
             Exit::Failed,
@@ -198,5 +245,36 @@ pub(crate) fn ensure_succeeded(operation: &Operation) -> anyhow::Result<()> {
             ),
         )
         .into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_proto::v1::{OperationKind, PruneResult, operation::Result as JobResult};
+
+    use super::*;
+
+    #[test]
+    fn an_operation_is_shown_with_what_it_gave() {
+        let operation = Operation {
+            id: "abc".to_owned(),
+            kind: OperationKind::Prune.into(),
+            state: OperationState::Succeeded.into(),
+            subject: "repo".to_owned(),
+            done_bytes: 512,
+            total_bytes: 1024,
+            result: Some(JobResult::Prune(PruneResult::default())),
+            ..Default::default()
+        };
+        assert_eq!(
+            describe(&operation),
+            [
+                "abc  PRUNE SUCCEEDED",
+                "  subject      repo",
+                "  progress     512 B of 1.0 KiB (50.0 %)",
+                "nothing to delete",
+            ]
+        );
+        assert_eq!(json::operation(&operation)["result"]["deleted_packs"], 0);
     }
 }

@@ -1,17 +1,31 @@
 //! The commands, one module each.
 
+pub(crate) mod backup;
+pub(crate) mod check;
 pub(crate) mod checkpoint;
 mod completions;
+pub(crate) mod copy;
 pub(crate) mod demo;
 mod doctor;
 pub(crate) mod events;
+pub(crate) mod follow;
+pub(crate) mod forget;
 pub(crate) mod group;
 pub(crate) mod job;
+pub(crate) mod outcome;
+pub(crate) mod points;
+pub(crate) mod prune;
 pub(crate) mod pull;
 pub(crate) mod push;
+pub(crate) mod repair;
+pub(crate) mod repo;
+pub(crate) mod restore;
 pub(crate) mod snapshot;
 mod status;
 pub(crate) mod volume;
+
+#[cfg(test)]
+mod tests;
 
 use crate::{args::Command, context::Context};
 
@@ -23,6 +37,13 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         Command::Pull(args) => pull::run(args, context).await,
         Command::Push(args) => push::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
+        Command::Repo(command) => repo::run(command, context).await,
+        Command::Backup(args) => backup::run(*args, context).await,
+        Command::Restore(args) => restore::run(*args, context).await,
+        Command::Prune(args) => prune::run(args, context).await,
+        Command::Check(args) => check::run(args, context).await,
+        Command::Repair(args) => repair::run(args, context).await,
+        Command::Copy(args) => copy::run(*args, context).await,
         other => interrupt.guard(run_simple(other, context)).await,
     }
 }
@@ -36,10 +57,19 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Events(args) => events::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::Job(command) => job::run(command, context).await,
+        Command::Snapshots(args) => points::run(args, context).await,
+        Command::Forget(args) => forget::run(*args, context).await,
         Command::Doctor => doctor::run(context).await,
         Command::Completions { shell } => completions::run(shell),
-        Command::Pull(_) | Command::Push(_) | Command::Demo(_) => {
-            unreachable!("run() takes these itself")
-        }
+        Command::Pull(_)
+        | Command::Push(_)
+        | Command::Demo(_)
+        | Command::Repo(_)
+        | Command::Backup(_)
+        | Command::Restore(_)
+        | Command::Prune(_)
+        | Command::Check(_)
+        | Command::Repair(_)
+        | Command::Copy(_) => unreachable!("run() takes these itself"),
     }
 }

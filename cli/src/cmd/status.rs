@@ -8,9 +8,10 @@ use tidemark_proto::v1::{
 
 use crate::{
     client::Client,
-    cmd::{events, job, snapshot, volume},
+    cmd::{events, job, repo, snapshot, volume},
     context::Context,
     json as as_json,
+    output::counted,
 };
 
 /// A store fuller than this is worth a word.
@@ -18,7 +19,7 @@ const STORE_WARN_PER_CENT: u128 = 80;
 /// How many of the latest warnings are shown.
 const WARNINGS: usize = 5;
 
-/// Prints volumes, snapshots, running operations, the latest warnings, and what needs a hand.
+/// Prints volumes, snapshots, repositories, running operations, the latest warnings, and what needs a hand.
 pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let client = context.client().await?;
     let info = client
@@ -35,6 +36,7 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         .into_inner()
         .snapshots;
     let operations = job::list(&client, true).await?;
+    let repositories = repo::list_if_any(&client).await?;
     let warnings = latest_warnings(&client).await?;
     let trouble = trouble(&volumes);
     let out = &context.out;
@@ -43,22 +45,11 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         "attention": trouble,
         "volumes": volumes.iter().map(as_json::volume).collect::<Vec<_>>(),
         "snapshots": snapshots.iter().map(as_json::snapshot).collect::<Vec<_>>(),
+        "repositories": repositories.iter().map(as_json::repository).collect::<Vec<_>>(),
         "operations": operations.iter().map(as_json::operation).collect::<Vec<_>>(),
         "warnings": warnings.iter().map(as_json::event).collect::<Vec<_>>(),
     }));
-    out.line(match trouble.as_slice() {
-        [] => format!(
-            "tidemarkd {}: {}, nothing needs attention",
-            info.version,
-            counted(volumes.len(), "volume")
-        ),
-        list => format!(
-            "tidemarkd {}: {}, TO BE LOOKED AT: {}",
-            info.version,
-            counted(volumes.len(), "volume"),
-            list.len()
-        ),
-    });
+    out.line(headline(&info.version, volumes.len(), &trouble));
     trouble
         .iter()
         .for_each(|line| out.line(format!("  ! {line}")));
@@ -73,6 +64,12 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
         &snapshot::HEADING,
         &snapshots.iter().map(snapshot::row).collect::<Vec<_>>(),
     );
+    if !repositories.is_empty() {
+        out.line("");
+    }
+    for repository in &repositories {
+        out.line(repo::describe(repository));
+    }
     section(
         context,
         &job::HEADING,
@@ -86,6 +83,17 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     }
     say_leases(&snapshots, context);
     Ok(())
+}
+
+fn headline(version: &str, volumes: usize, trouble: &[String]) -> String {
+    let volumes = counted(volumes as u64, "volume");
+    match trouble {
+        [] => format!("tidemarkd {version}: {volumes}, nothing needs attention"),
+        list => format!(
+            "tidemarkd {version}: {volumes}, TO BE LOOKED AT: {}",
+            list.len()
+        ),
+    }
 }
 
 fn section(context: &Context, heading: &[&str], rows: &[Vec<String>]) {
@@ -104,15 +112,9 @@ fn say_leases(snapshots: &[Snapshot], context: &Context) {
     if kept > 0 {
         context.out.say(format!(
             "\n{} without a lease: kept until released",
-            counted(kept, "snapshot")
+            counted(kept as u64, "snapshot")
         ));
     }
-}
-
-/// `1 volume`, `2 volumes`.
-fn counted(number: usize, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{plural}")
 }
 
 /// What needs a hand, worst first.

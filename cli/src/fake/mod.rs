@@ -1,17 +1,22 @@
 //! A daemon in this process, for tests: one volume in memory, with faults on order.
 
 mod model;
+mod operation;
+mod repository;
 mod restore;
 mod service;
+mod vault;
 
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use clap::Parser;
 use tidemark_proto::v1::{
     change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
     data_service_server::DataServiceServer, operation_service_server::OperationServiceServer,
+    repository_service_server::RepositoryServiceServer,
     restore_service_server::RestoreServiceServer, snapshot_service_server::SnapshotServiceServer,
     volume_service_server::VolumeServiceServer,
 };
@@ -19,9 +24,13 @@ use tokio::{net::UnixListener, runtime::Runtime, sync::watch};
 use tokio_stream::wrappers::UnixListenerStream;
 
 pub(crate) use model::{BLOCK, Injected, Model};
+pub(crate) use vault::Fate;
 
 use crate::{
+    args::Args,
+    cmd,
     context::{Context, Interrupt},
+    exit::Report,
     output::Output,
 };
 
@@ -74,6 +83,7 @@ impl Fake {
                 .add_service(ChangeServiceServer::new(service.clone()))
                 .add_service(DataServiceServer::new(service.clone()))
                 .add_service(RestoreServiceServer::new(service.clone()))
+                .add_service(RepositoryServiceServer::new(service.clone()))
                 .add_service(OperationServiceServer::new(service))
                 .serve_with_incoming(UnixListenerStream::new(listener));
             server.await.unwrap();
@@ -102,8 +112,33 @@ impl Fake {
         self.path("socket")
     }
 
+    /// Runs a whole command line, as main does; what it said comes with how it ended.
+    pub(crate) async fn command(&self, line: &str) -> (Vec<String>, Result<(), Report>) {
+        let (_tell, interrupt) = Interrupt::manual();
+        self.interruptible(line, interrupt).await
+    }
+
+    /// The same with a signal that may come.
+    pub(crate) async fn interruptible(
+        &self,
+        line: &str,
+        interrupt: Interrupt,
+    ) -> (Vec<String>, Result<(), Report>) {
+        let words = std::iter::once("tidemark").chain(line.split_whitespace());
+        let args = Args::try_parse_from(words).expect(line);
+        let (out, heard) = Output::listened_to(args.global.json);
+        let context = Context {
+            socket: self.socket(),
+            out,
+            interrupt,
+        };
+        let ended = cmd::run(args.command, &context).await;
+        let heard = std::mem::take(&mut *heard.lock().unwrap());
+        (heard, ended.map_err(|error| Report::of(&error)))
+    }
+
     /// Surroundings for a command, and the means to interrupt it.
-    pub(crate) fn context(&self) -> (watch::Sender<bool>, Context) {
+    pub(crate) fn context(&self) -> (watch::Sender<u32>, Context) {
         let (tell, interrupt) = Interrupt::manual();
         let context = Context {
             socket: self.socket(),

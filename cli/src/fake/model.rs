@@ -9,6 +9,7 @@ use tidemark_proto::v1::{
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
+use super::vault::Vault;
 use crate::{digest::StreamDigest, exit::reason_name};
 
 /// Unit of tracking.
@@ -74,6 +75,7 @@ pub(crate) struct Model {
     pub(crate) asked: Vec<Asked>,
     pub(crate) wrong_hashes: bool,
     pub(crate) pushed: Pushed,
+    pub(crate) vault: Vault,
     discarded: BTreeSet<usize>,
 }
 
@@ -91,6 +93,7 @@ impl Model {
             asked: Vec::new(),
             wrong_hashes: false,
             pushed: Pushed::default(),
+            vault: Vault::default(),
             discarded: BTreeSet::new(),
         }
     }
@@ -134,7 +137,7 @@ impl Model {
         self.changed.clear();
     }
 
-    pub(super) fn cut(&mut self, leased: bool) -> Snapshot {
+    pub(crate) fn cut(&mut self, leased: bool) -> Snapshot {
         let id = format!("{:032x}", self.snapshots.len() + 1);
         let snap = Snap {
             lineage: self.lineage.clone(),

@@ -1,22 +1,18 @@
 //! Restores of the fake daemon: one session, into memory.
 
+use std::pin::Pin;
+
 use tidemark_proto::v1::{
     AbortRestoreRequest, AbortRestoreResponse, BeginRestoreRequest, BeginRestoreResponse,
-    CancelOperationRequest, CancelOperationResponse, ErrorReason, ExtentKind, GetOperationRequest,
-    GetOperationResponse, GetRestoreRequest, GetRestoreResponse, ListOperationsRequest,
-    ListOperationsResponse, Operation, OperationState, Restore, SealRestoreRequest,
-    SealRestoreResponse, WaitOperationRequest, WaitOperationResponse, WatchOperationRequest,
-    WatchOperationResponse, WriteRestoreRequest, WriteRestoreResponse,
-    operation_service_server::OperationService, restore_service_server::RestoreService,
+    ExtentKind, GetRestoreRequest, GetRestoreResponse, Operation, Restore, SealRestoreRequest,
+    SealRestoreResponse, WriteRestoreRequest, WriteRestoreResponse,
+    restore_service_server::RestoreService,
 };
-use tokio_stream::iter;
 use tonic::{Request, Response, Status, Streaming};
-
-use std::pin::Pin;
 
 use super::{
     model::Pushed,
-    service::{Answers, Service, not_here},
+    service::{Service, not_here},
 };
 
 #[tonic::async_trait]
@@ -99,46 +95,5 @@ fn restore(capacity_bytes: u64) -> Restore {
         id: "restore".to_owned(),
         capacity_bytes,
         ..Default::default()
-    }
-}
-
-#[tonic::async_trait]
-impl OperationService for Service {
-    type WatchOperationStream = Answers<WatchOperationResponse>;
-
-    async fn watch_operation(
-        &self,
-        request: Request<WatchOperationRequest>,
-    ) -> Result<Response<Self::WatchOperationStream>, Status> {
-        let id = request.into_inner().id;
-        let good = self.model().pushed.sealed == Some(true);
-        let mut ended = Operation {
-            id: id.clone(),
-            ..Default::default()
-        };
-        if good {
-            ended.state = OperationState::Succeeded.into();
-        } else {
-            ended.state = OperationState::Failed.into();
-            ended.error_reason = ErrorReason::DigestMismatch.into();
-        }
-        let running = Operation {
-            id,
-            state: OperationState::Running.into(),
-            ..Default::default()
-        };
-        let answers = [running, ended].map(|operation| {
-            Ok(WatchOperationResponse {
-                operation: Some(operation),
-            })
-        });
-        Ok(Response::new(Box::pin(iter(answers))))
-    }
-
-    not_here! {
-        get_operation(GetOperationRequest) -> GetOperationResponse;
-        list_operations(ListOperationsRequest) -> ListOperationsResponse;
-        wait_operation(WaitOperationRequest) -> WaitOperationResponse;
-        cancel_operation(CancelOperationRequest) -> CancelOperationResponse;
     }
 }

@@ -248,7 +248,7 @@ impl DataService for Service {
 }
 
 /// Does to a stream what was ordered.
-fn spoil(mut parts: Vec<Part>, fault: Injected) -> Answers<StreamDataResponse> {
+pub(super) fn spoil(mut parts: Vec<Part>, fault: Injected) -> Answers<StreamDataResponse> {
     let mut end: Option<Result<StreamDataResponse, Status>> = None;
     let mut stalls = false;
     match fault {

@@ -179,7 +179,7 @@ mod tests {
         let to = dir.path().join("to");
         assert!(copy(Some(&dir.path().join("none")), &to, 1, &interrupt).is_err());
         fs::write(dir.path().join("f"), "x").unwrap();
-        tell.send_replace(true);
+        tell.send_replace(1);
         let error = copy(Some(dir.path()), &dir.path().join("t"), 1, &interrupt).unwrap_err();
         assert!(error.to_string().contains("interrupted"));
     }

@@ -11,42 +11,18 @@ use tokio::sync::mpsc::Receiver;
 
 use super::{
     record::Record,
+    tally::{Counts, Tally},
     unpack::{corrupt, unpack},
     verify::{Written, compare_written},
 };
-use crate::{client::MAX_MESSAGE_BYTES, digest::StreamDigest, image::Image};
+use crate::{client::MAX_MESSAGE_BYTES, image::Image};
 
 /// A section ends after this much data: what a dead pull has to fetch again, at most.
 const SECTION_BYTES: u64 = 128 << 20;
 /// And after this many extents: at 48 bytes each, 3 MiB of memory.
 const SECTION_EXTENTS: usize = 1 << 16;
 /// The most plain bytes that one extent may hold; the agent sends at most 1 MiB.
-const MAX_EXTENT_BYTES: u64 = MAX_MESSAGE_BYTES as u64;
-
-/// Sums over extents.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
-pub(crate) struct Counts {
-    /// Number of extents.
-    pub(crate) extents: u64,
-    /// Plain bytes of data.
-    pub(crate) data_bytes: u64,
-    /// Bytes of zeros.
-    pub(crate) zero_bytes: u64,
-    /// Bytes discarded by the host.
-    pub(crate) discarded_bytes: u64,
-    /// Payload as sent.
-    pub(crate) sent_bytes: u64,
-}
-
-impl Counts {
-    fn add(&mut self, other: &Self) {
-        self.extents += other.extents;
-        self.data_bytes += other.data_bytes;
-        self.zero_bytes += other.zero_bytes;
-        self.discarded_bytes += other.discarded_bytes;
-        self.sent_bytes += other.sent_bytes;
-    }
-}
+pub(crate) const MAX_EXTENT_BYTES: u64 = MAX_MESSAGE_BYTES as u64;
 
 /// What follows a header.
 #[derive(Debug)]
@@ -78,8 +54,7 @@ pub(crate) struct Applier {
     /// Everything below is written; where the next extent may start.
     position: u64,
     /// Of this stream.
-    stream: Counts,
-    digest: StreamDigest,
+    stream: Tally,
     /// Of all streams.
     total: Counts,
     /// Written since the section began.
@@ -106,8 +81,7 @@ impl Applier {
             mode,
             bar,
             position: start,
-            stream: Counts::default(),
-            digest: StreamDigest::default(),
+            stream: Tally::default(),
             total: Counts::default(),
             written: Vec::new(),
             section_bytes: 0,
@@ -158,8 +132,7 @@ impl Applier {
     /// Applies what comes until the sender is gone, and leaves a recorded section behind, also
     /// when the stream was cut.
     pub(crate) fn run(&mut self, parts: Receiver<Part>) -> anyhow::Result<()> {
-        self.stream = Counts::default();
-        self.digest = StreamDigest::default();
+        self.stream = Tally::default();
         let outcome = self.apply(parts);
         if outcome.is_err() {
             // The image's time moved on with us: written down, the next pull need not suspect a
@@ -210,17 +183,11 @@ impl Applier {
         };
         self.skip_to(offset)?;
         let sent_bytes = extent.data.len() as u64;
-        let mut counts = Counts {
-            extents: 1,
-            sent_bytes,
-            ..Counts::default()
-        };
-        match ExtentKind::try_from(extent.kind) {
+        let counts = match ExtentKind::try_from(extent.kind) {
             Ok(ExtentKind::Data) => {
-                let hash = self.data(extent)?;
-                self.digest
-                    .add(offset, length, ExtentKind::Data, Some(&hash));
-                counts.data_bytes = length;
+                let hash = Some(self.data(extent)?);
+                self.stream
+                    .add(offset, length, ExtentKind::Data, hash.as_ref(), sent_bytes)
             }
             Ok(kind @ (ExtentKind::Zero | ExtentKind::Discarded)) => {
                 if sent_bytes != 0 {
@@ -229,21 +196,15 @@ impl Applier {
                     )));
                 }
                 self.zero(offset, length)?;
-                self.digest.add(offset, length, kind, None);
-                if kind == ExtentKind::Zero {
-                    counts.zero_bytes = length;
-                } else {
-                    counts.discarded_bytes = length;
-                }
+                self.stream.add(offset, length, kind, None, sent_bytes)
             }
             Ok(ExtentKind::Unspecified) | Err(_) => {
                 return Err(corrupt(format!(
                     "extent {offset}+{length} is of no known kind"
                 )));
             }
-        }
+        };
         self.position = end;
-        self.stream.add(&counts);
         self.total.add(&counts);
         Ok(())
     }
@@ -295,22 +256,7 @@ impl Applier {
     }
 
     fn trailer(&mut self, trailer: &DataTrailer) -> anyhow::Result<()> {
-        let said = Counts {
-            extents: trailer.extents,
-            data_bytes: trailer.data_bytes,
-            zero_bytes: trailer.zero_bytes,
-            discarded_bytes: trailer.discarded_bytes,
-            sent_bytes: trailer.sent_bytes,
-        };
-        if said != self.stream {
-            return Err(corrupt(format!(
-                "the trailer counts {said:?}, but {:?} came",
-                self.stream
-            )));
-        }
-        if trailer.digest != self.digest.finish().as_bytes()[..] {
-            return Err(corrupt("the stream does not match its digest".to_owned()));
-        }
+        self.stream.check(trailer)?;
         self.skip_to(self.mode.capacity)?;
         self.complete = true;
         Ok(())

@@ -4,18 +4,19 @@
 //! its [`state`], [`plan`] decides, [`transfer`] streams over as many connections as it takes,
 //! [`apply`] writes, [`verify`] proves, and only then the state says that the image is complete.
 
-mod apply;
+pub(crate) mod apply;
 mod plan;
 mod record;
-mod retry;
+pub(crate) mod retry;
 mod source;
 pub(crate) mod state;
 mod summary;
+pub(crate) mod tally;
 mod target;
 #[cfg(test)]
 mod tests;
 mod transfer;
-mod unpack;
+pub(crate) mod unpack;
 mod verify;
 
 use std::{
@@ -26,12 +27,12 @@ use std::{
 use clap::ValueEnum;
 use tidemark_proto::v1::{ChangeSpan, Compression, EstimateChangesRequest};
 
-use apply::Counts;
 use plan::{Facts, Plan};
 use record::Record;
 use retry::Patience;
 use source::{Held, Making, Source};
 pub(crate) use summary::Summary;
+use tally::Counts;
 use target::Target;
 use transfer::{Ended, Failed, Transfer};
 use verify::Against;

@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use serde_json::{Value, json};
 use tidemark_proto::v1::{Trust, TrustReport};
 
-use super::{apply::Counts, state::Point};
+use super::{state::Point, tally::Counts};
 use crate::{json as as_json, units};
 
 /// The result of a pull.

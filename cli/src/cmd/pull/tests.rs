@@ -247,7 +247,7 @@ async fn interrupted(fake: &Fake, args: &PullArgs, batches: usize) {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     tokio::time::sleep(Duration::from_millis(100)).await;
-    tell.send_replace(true);
+    tell.send_replace(1);
     let error = pull.await.unwrap().unwrap_err();
     assert_eq!(Report::of(&error).exit, Exit::Interrupted);
 }

@@ -9,11 +9,12 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{
-    apply::{Applier, Counts, Mode, Part},
+    apply::{Applier, Mode, Part},
     plan::Plan,
     record::Record,
     retry::{Patience, truncated},
     state::Point,
+    tally::Counts,
 };
 use crate::{
     client::Client,

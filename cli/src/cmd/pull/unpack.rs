@@ -46,7 +46,7 @@ fn decode(extent: &DataExtent, max_bytes: u64) -> anyhow::Result<Cow<'_, [u8]>> 
 pub(crate) fn corrupt(message: String) -> anyhow::Error {
     Fault::new(Exit::Integrity, message)
         .advise(
-            "the image is not valid now: pull again (it will be full), and check memory and disks",
+            "what was written is not valid: run it again (a pull will be full), and check memory and disks",
         )
         .into()
 }
