@@ -3,7 +3,7 @@
 # make concurrency explore what the data plane's threads can do with each other (test does so too)
 # make fuzz    look for bytes that break a decoder, FUZZ_SECONDS long (test does so for a minute)
 # make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
-# make test-faults 200 cycles over disks that fail, where test tells a few (as root)
+# make test-faults 200 cycles over disks that fail and writers that die, where test tells a few (as root)
 # make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
@@ -103,7 +103,7 @@ test-vm: root build
 
 # TIDEMARK_SEED repeats the choices of a run.
 test-faults: root build
-	TIDEMARK_FAULT_CYCLES=200 $(CARGO) test --workspace --test faults -- --nocapture --test-threads=1
+	TIDEMARK_FAULT_CYCLES=200 $(CARGO) test --workspace --test faults --test repository -- --nocapture --test-threads=1
 
 # What `make test` does with a million, from the seed after those on.
 OPERATIONS := 100000000

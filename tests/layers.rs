@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 10] = [
+const LAYERS: [(&str, &[&str]); 11] = [
     ("paths", &[]),
     ("request", &[]),
     ("disk", &["request"]),
@@ -29,7 +29,8 @@ const LAYERS: [(&str, &[&str]); 10] = [
         ],
     ),
     ("manager", &["server", "volume", "host", "paths"]),
-    ("rpc", &["manager", "paths"]),
+    ("backup", &["manager", "host", "paths"]),
+    ("rpc", &["backup", "manager", "paths"]),
 ];
 
 /// All that the control plane may name of the data plane: the protocol, and what it tells.
@@ -39,12 +40,20 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 11] = [
+const HOMES: [(&str, &[&str]); 13] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
-        &["agent/src/rpc", "agent/src/manager", "cli/src", "tests"],
+        &[
+            "agent/src/backup",
+            "agent/src/rpc",
+            "agent/src/manager",
+            "cli/src",
+            "tests",
+        ],
     ),
+    ("object_store", &["agent/src/backup"]),
+    ("rustls", &["agent/src/backup"]),
     ("rusqlite", &["store/src/catalog"]),
     ("argon2", &["store/src/repository/crypto"]),
     ("chacha20poly1305", &["store/src/repository/crypto"]),

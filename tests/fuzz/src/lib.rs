@@ -29,6 +29,9 @@ mod image;
 #[path = "../../../cli/src/cmd/pull/state.rs"]
 #[allow(dead_code, reason = "the command's")]
 mod state;
+#[path = "../../../cli/src/text.rs"]
+#[allow(dead_code, reason = "the command's")]
+mod text;
 #[path = "../../../cli/src/units.rs"]
 #[allow(dead_code, reason = "the command's")]
 mod units;
