@@ -8,8 +8,10 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 13] = [
+    ("argfile", &[]),
     ("paths", &[]),
+    ("generate", &["argfile"]),
     ("request", &[]),
     ("disk", &["request"]),
     ("volume", &["disk", "request"]),
@@ -28,7 +30,7 @@ const LAYERS: [(&str, &[&str]); 11] = [
             "paths",
         ],
     ),
-    ("manager", &["server", "volume", "host", "paths"]),
+    ("manager", &["server", "volume", "host", "paths", "argfile"]),
     ("backup", &["manager", "host", "paths"]),
     ("rpc", &["backup", "manager", "paths"]),
 ];

@@ -38,12 +38,13 @@ const TOP: [&str; 15] = [
 const GLOBS: [&str; 2] = ["use super::*;", "use proptest::prelude::*;"];
 
 /// The only files with `unsafe` in them; each block says why it is sound.
-const UNSAFE: [&str; 10] = [
+const UNSAFE: [&str; 11] = [
     "agent/src/disk/sys.rs",
     "agent/src/host/dm/ioctl.rs",
     "agent/src/host/ioctl.rs",
     "agent/src/manager/spawn.rs",
-    "agent/src/server/process.rs",
+    "agent/src/rpc/inherited.rs",
+    "agent/src/server/hardening.rs",
     "agent/src/transport/ublk/mend.rs",
     "store/src/media/mapping.rs",
     "tests/allocations.rs",

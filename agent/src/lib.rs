@@ -3,8 +3,10 @@
 //! `insertion -> host`, `rpc -> backup -> {manager, host, paths}`,
 //! `transport -> volume -> disk -> request -> store::units`.
 
+pub mod argfile;
 pub mod backup;
 pub mod disk;
+pub mod generate;
 pub mod host;
 pub mod insertion;
 pub mod manager;

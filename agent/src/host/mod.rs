@@ -19,7 +19,11 @@ pub mod memory_dir;
 pub mod mounts;
 pub mod openers;
 pub mod probe;
+pub mod shutdown;
 pub mod stack;
 
 /// Exit status by which a process of ours wants another in its place; EX_TEMPFAIL of sysexits.h.
 pub const RESTART: i32 = 75;
+/// Exit status of a volume server that could not start and left nothing behind that waits for
+/// another; EX_CONFIG of sysexits.h.
+pub const NOT_STARTED: i32 = 78;

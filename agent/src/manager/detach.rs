@@ -32,6 +32,9 @@ impl Manager {
             .run(move |catalog| catalog.remove_volume(&volume, "detached"))
             .await?;
         self.registry.remove(name);
+        if let Some(units) = &self.config.units {
+            units.forget(&entry)?;
+        }
         self.leases.wake();
         clean_up(&entry);
         self.remove_unwanted_areas().await;
@@ -134,6 +137,7 @@ pub(super) fn clean_up(entry: &Entry) {
         paths.control_socket(),
         paths.device_link(),
         paths.log(),
+        paths.outcome(),
         paths.lock(),
         paths.fallen_back(),
     ] {

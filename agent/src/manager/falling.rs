@@ -11,8 +11,18 @@ impl Manager {
         let _work = entry.work.lock().await;
         // Before the host writes around us: after its next start nothing else would tell.
         self.distrust(entry, Some(cause)).await?;
-        let (program, paths) = (&self.config.program, &self.config.paths);
-        spawn::fall_back(program, paths, entry, cause).await?;
+        match &self.config.units {
+            Some(units) => units.rescue(entry).await?,
+            None => {
+                let (program, paths) = (&self.config.program, &self.config.paths);
+                spawn::fall_back(program, paths, entry, cause).await?;
+            }
+        }
+        self.fell_back(entry, cause).await
+    }
+
+    /// The volume was taken from its servers, by us or by systemd.
+    pub(super) async fn fell_back(&self, entry: &Entry, cause: &str) -> Result<(), Error> {
         entry.set_health(Health::FellBack(cause.to_owned()));
         let name = entry.name();
         tracing::error!(volume = name, cause, "the volume is not tracked any more");
@@ -30,6 +40,7 @@ impl Manager {
     pub(super) async fn distrust(&self, entry: &Entry, why: Option<&str>) -> Result<(), Error> {
         let why = why.map(str::to_owned);
         entry.set_distrust(why.clone());
+        self.keep_arguments(entry)?;
         let name = entry.name().to_owned();
         self.ledger
             .run(move |catalog| catalog.set_distrust(&name, why.as_deref()))

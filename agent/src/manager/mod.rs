@@ -38,6 +38,7 @@ mod snapshots;
 mod spawn;
 pub mod streams;
 mod supervisor;
+mod units;
 mod validate;
 mod volumes;
 
@@ -72,6 +73,7 @@ pub use model::{
     Kind, LiveVolume, NotServed, Snapshot, Trust, Volume,
 };
 pub use requests::{Arguments, Begun, Ticket};
+pub use units::Units;
 pub use validate::{checkpoint, lineage};
 
 use crate::paths::Paths;
@@ -93,6 +95,8 @@ pub struct Config {
     pub clock: Clock,
     /// What the host's kernel is asked for.
     pub host: Arc<dyn HostOps>,
+    /// The units that volume servers are; without them they are children of this process.
+    pub units: Option<Units>,
 }
 
 /// The control plane.

@@ -35,6 +35,11 @@ pub(super) async fn start(
     entry: &Entry,
     again: bool,
 ) -> Result<Option<String>, Error> {
+    run(program, arguments_of(paths, entry, again), entry).await
+}
+
+/// All that a volume's next server is told. `again`: the volume had one before.
+pub(super) fn arguments_of(paths: &Paths, entry: &Entry, again: bool) -> Vec<OsString> {
     let mut arguments = arguments(paths, &entry.record);
     if again {
         arguments.push("--again".into());
@@ -47,7 +52,7 @@ pub(super) async fn start(
         arguments.push("--distrust".into());
         arguments.push(why.into());
     }
-    run(program, arguments, entry).await
+    arguments
 }
 
 /// Has a volume given back to its host: starts the process that does it, and waits for its end.
@@ -165,7 +170,7 @@ async fn first_line(child: &mut Child) -> io::Result<String> {
 }
 
 /// `ready`, maybe with the origin's identity, or `error KIND message`.
-fn parse(volume: &str, line: &str) -> Result<Option<String>, Error> {
+pub(super) fn parse(volume: &str, line: &str) -> Result<Option<String>, Error> {
     let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
     match word {
         "ready" => Ok((!rest.is_empty()).then(|| rest.to_owned())),

@@ -18,7 +18,7 @@ use tidemark_store::catalog::VolumeRecord;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Error, Happening, Manager,
+    Error, ErrorReason, Happening, Manager,
     endurance::{End, Endurance},
     registry::{Entry, Health},
     spawn,
@@ -38,6 +38,9 @@ impl Manager {
         let paths = self.config.paths.volume(&record.name);
         let entry = Arc::new(Entry::new(record, paths));
         self.registry.insert(Arc::clone(&entry));
+        if let Err(error) = self.keep_arguments(&entry) {
+            tracing::error!(volume = entry.name(), %error, "not served before the agent at the next boot");
+        }
         match fs::read_to_string(entry.paths.fallen_back()) {
             Ok(cause) => entry.set_health(Health::FellBack(cause)),
             Err(_) => self.look_after(&entry),
@@ -79,7 +82,20 @@ impl Manager {
                 Err(error) => error,
             };
             entry.set_health(Health::Down(why.message.clone()));
-            let end = entry.how_it_ended().await;
+            if let Ok(cause) = fs::read_to_string(entry.paths.fallen_back()) {
+                match self.taken_by_systemd(entry, &cause).await {
+                    Ok(()) => return,
+                    Err(error) => tracing::error!(volume = entry.name(), %error, "cannot be noted"),
+                }
+            }
+            let stopped = match &self.config.units {
+                Some(units) => units.was_stopped(entry).await,
+                None => false,
+            };
+            let end = match stopped {
+                true => End::Restart,
+                false => entry.how_it_ended().await,
+            };
             if end != End::Restart && !std::mem::replace(&mut lost, true) {
                 // Beside the restart: the catalog may lie on the very volume that waits for it.
                 let (manager, entry, why) = (Arc::clone(self), Arc::clone(entry), why.clone());
@@ -91,7 +107,8 @@ impl Manager {
                 Duration::ZERO
             };
             let exhausted = endurance.note(end, served);
-            if exhausted && entry.paths.has_links() {
+            // systemd counts for itself.
+            if exhausted && entry.paths.has_links() && self.config.units.is_none() {
                 let ends = endurance.ends();
                 let cause = format!(
                     "its server ended {ends} times in a row, last: {}",
@@ -127,6 +144,7 @@ impl Manager {
             return Ok(());
         }
         entry.set_origin_identity(found.clone());
+        self.keep_arguments(entry)?;
         let name = entry.name().to_owned();
         self.ledger
             .run(move |catalog| catalog.set_origin_identity(&name, found.as_deref()))
@@ -143,8 +161,7 @@ impl Manager {
                     return Err(Error::unavailable(name, "it runs but does not listen"));
                 }
                 self.ready_area(entry).await?;
-                let (program, paths) = (&self.config.program, &self.config.paths);
-                let origin = spawn::start(program, paths, entry, again).await?;
+                let origin = self.start_server(entry, again).await?;
                 self.know_origin(entry, origin).await?;
                 entry.link.hello().await
             }
@@ -156,6 +173,42 @@ impl Manager {
             return Err(Error::unavailable(name, why));
         }
         Ok(process_identity(greeting.pid))
+    }
+
+    async fn start_server(&self, entry: &Entry, again: bool) -> Result<Option<String>, Error> {
+        let Some(units) = &self.config.units else {
+            let (program, paths) = (&self.config.program, &self.config.paths);
+            return spawn::start(program, paths, entry, again).await;
+        };
+        if again && units.was_stopped(entry).await {
+            return Err(Error::new(
+                ErrorReason::VolumeServerUnavailable,
+                format!(
+                    "volume \"{0}\" is not tracked: its unit was stopped; systemctl start \
+                     tidemark-volume@{0} goes on",
+                    entry.name()
+                ),
+            ));
+        }
+        units.keep(&self.config.paths, entry, again)?;
+        let origin = units.start(entry).await?;
+        self.keep_arguments(entry)?;
+        Ok(origin)
+    }
+
+    /// Keeps what the next server of a volume that had one is started with as the catalog has it.
+    pub(super) fn keep_arguments(&self, entry: &Entry) -> Result<(), Error> {
+        match &self.config.units {
+            Some(units) => units.keep(&self.config.paths, entry, true),
+            None => Ok(()),
+        }
+    }
+
+    /// systemd had the volume given back to its host.
+    async fn taken_by_systemd(&self, entry: &Entry, cause: &str) -> Result<(), Error> {
+        let _work = entry.work.lock().await;
+        self.distrust(entry, Some(cause)).await?;
+        self.fell_back(entry, cause).await
     }
 
     async fn tell_lost(&self, entry: &Entry, why: &Error) {

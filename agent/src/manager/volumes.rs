@@ -211,6 +211,9 @@ impl Manager {
             self.ledger
                 .run(move |catalog| catalog.take_back_volume(&name, request_id.as_deref()))
                 .await?;
+            if let Some(units) = &self.config.units {
+                units.forget(entry)?;
+            }
             clean_up(entry);
             self.remove_unwanted_areas().await;
             return Err(error);

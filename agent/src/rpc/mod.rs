@@ -8,11 +8,13 @@ mod convert;
 mod data;
 mod event;
 mod group;
+mod inherited;
 mod listen;
 mod log;
 mod operation;
 mod repository;
 mod restore;
+mod service;
 mod snapshot;
 pub mod status;
 mod volume;
@@ -44,7 +46,7 @@ use tonic_health::ServingStatus;
 use crate::{
     backup::Backups,
     manager::{
-        Clock, Config, HostKernel, Manager, operations::Operations, restores::Restores,
+        Clock, Config, HostKernel, Manager, Units, operations::Operations, restores::Restores,
         streams::Streams,
     },
     paths::Paths,
@@ -72,6 +74,12 @@ pub struct ServeArgs {
     /// Where the catalog is kept
     #[arg(long, env = "TIDEMARK_STATE_DIR", default_value = "/var/lib/tidemark")]
     pub state_dir: PathBuf,
+    /// Start volume servers as units, tidemark-volume@NAME.service, for which systemd cares
+    #[arg(long)]
+    pub units: bool,
+    /// Where the arguments of these units are kept, in its folder volumes
+    #[arg(long, default_value = "/etc/tidemark", requires = "units")]
+    pub config_dir: PathBuf,
     /// Members of this group may make snapshots, read them and restore
     #[arg(long, default_value = "tidemark")]
     pub group: String,
@@ -111,10 +119,17 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
         host: Arc::new(HostKernel::new(program.clone())),
         program,
         clock: Clock::system(),
+        units: args
+            .units
+            .then(|| Units::new(args.config_dir.join("volumes"))),
     });
     let manager = manager.await?;
-    let listener = listen::bind(&socket, group)?;
+    let listener = match inherited::socket()? {
+        Some(listener) => listener,
+        None => listen::bind(&socket, group)?,
+    };
     tracing::info!(socket = %socket.display(), "serving");
+    service::ready();
     let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
     let stop = async {
@@ -152,6 +167,7 @@ async fn serve_until(
         () = stop => {}
     }
     tracing::info!("stopping; volume servers go on");
+    service::stopping();
     manager.shut_down();
     operations.shut_down();
     // Workers use the runtime: they end before it does.

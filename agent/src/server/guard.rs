@@ -65,6 +65,11 @@ impl Guard {
         self.lock().insertion.volume().node()
     }
 
+    /// The volume's number.
+    pub(super) fn number(&self) -> DeviceNumber {
+        self.lock().insertion.volume().number
+    }
+
     /// Why requests go around us, as last seen.
     pub(super) fn bypassed(&self) -> Option<String> {
         self.lock().bypassed.clone()

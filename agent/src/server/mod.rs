@@ -4,6 +4,7 @@
 //! start    claim origin and area, open the engine, mount, listen, say `ready`
 //! serve    FUSE threads -> engine; connection threads -> calls -> engine; housekeeping
 //! stop     refuse while in use; device away, mount away, area given up
+//! leave    at a signal: as stop, but the area keeps what was tracked for the next start
 //! fall back  when servers die again and again: the host gets its volume back, untracked
 //! ```
 //!
@@ -15,11 +16,13 @@ mod backend;
 mod calls;
 mod fallback;
 mod guard;
+mod hardening;
+mod leave;
+mod left;
 mod listen;
 mod origin;
 pub mod outcome;
 mod presented;
-mod process;
 mod served;
 mod start;
 mod start_error;
@@ -28,6 +31,7 @@ pub mod wire;
 
 use std::{
     path::PathBuf,
+    process,
     sync::{Arc, mpsc},
     thread,
     time::Duration,
@@ -36,12 +40,17 @@ use std::{
 use anyhow::Context;
 use clap::ValueEnum;
 use futures_lite::future::block_on;
+use sd_notify::NotifyState;
 use tidemark_store::units::Id;
 use tracing_subscriber::EnvFilter;
 
-use crate::{transport::portable::MAX_THREADS, volume::FullPolicy};
+use crate::{
+    host::NOT_STARTED,
+    transport::{portable::MAX_THREADS, ublk::Ublk},
+    volume::FullPolicy,
+};
+use hardening::StopSignals;
 use outcome::Outcome;
-use process::StopSignals;
 use served::{Ending, StopRequest};
 use start_error::StartError;
 
@@ -98,6 +107,9 @@ pub struct VolumeArgs {
     /// What the area tells of earlier tracking must not be believed, for this reason
     #[arg(long, value_name = "CAUSE")]
     pub distrust: Option<String>,
+    /// To be served before file systems are mounted; for `tidemarkd generate`
+    #[arg(long)]
+    pub early: bool,
     /// Serve no more: give the volume its own table back, for this reason
     #[arg(long, value_name = "CAUSE")]
     pub fall_back: Option<String>,
@@ -160,7 +172,7 @@ fn parse_queues(text: &str) -> Result<usize, String> {
 /// how the start went (see [`outcome`]); logs to standard error.
 pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     log_to_stderr();
-    process::settle();
+    hardening::settle();
     if let Some(cause) = &args.fall_back {
         tell_failure(fallback::fall_back(&args, cause))?;
         Outcome::Ready { origin: None }.tell();
@@ -169,7 +181,13 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     let signals = StopSignals::block().context("SIGTERM and SIGINT cannot be waited for")?;
     let (stop, stops) = mpsc::channel();
     let (wake, wakes) = mpsc::sync_channel(1);
-    let mut running = tell_failure(start::start(&args, stop.clone(), wake))?;
+    let mut running = match tell_failure(start::start(&args, stop.clone(), wake)) {
+        Err(error) if Ublk::left_behind(args.volume_id).is_none() => {
+            tracing::error!(%error, "not started");
+            process::exit(NOT_STARTED);
+        }
+        started => started?,
+    };
     let (listener, served) = running.door()?;
     let volume = running.volume();
     let views = Arc::clone(&served);
@@ -188,9 +206,12 @@ pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
     spawn("journal", move || block_on(volume.keep_journal()))?;
     spawn("signals", move || pass_on(signals, &stop))?;
     spawn("accept", move || listen::accept(&listener, &served))?;
-    process::lock_memory();
+    hardening::lock_memory();
     let origin = running.origin_identity();
     Outcome::Ready { origin }.tell();
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!(%error, "systemd cannot be told that the volume is served");
+    }
     stop::serve_until_stopped(&mut running, &stops)
 }
 
@@ -218,7 +239,7 @@ fn pass_on(signals: StopSignals, stop: &mpsc::Sender<StopRequest>) {
             Err(error) => return tracing::error!(%error, "signals can no longer be waited for"),
         }
         let request = StopRequest {
-            ending: Ending::Detach { force: false },
+            ending: Ending::Leave,
             outcome: None,
             told: None,
         };

@@ -11,7 +11,7 @@ use std::{
     time::UNIX_EPOCH,
 };
 
-use super::{TransportArg, VolumeArgs, start_error::StartError};
+use super::{TransportArg, VolumeArgs, left::Left, start_error::StartError};
 use crate::{
     host::{
         claim::{Claimed, Purpose, claim},
@@ -173,10 +173,12 @@ fn portable(
     let device = claimed.anchor.device();
     let continuity = match modified_us(&claimed) {
         Some(modified_us) => left_alone(args, modified_us),
-        None if args.again && has_state(state_dir) => Continuity::Broken(
-            "the volume server died, and nothing tells whether the origin was modified since"
-                .to_owned(),
-        ),
+        None if args.again && has_state(state_dir) && !left_untouched(state_dir, device) => {
+            Continuity::Broken(
+                "the volume server died, and nothing tells whether the origin was modified since"
+                    .to_owned(),
+            )
+        }
         None => continuity_of(args, state_dir, device),
     };
     Ok(Origin {
@@ -190,6 +192,12 @@ fn portable(
 /// What a server left in memory, which ends with the host.
 fn has_state(state_dir: &Path) -> bool {
     state_dir.join("state").exists()
+}
+
+/// A server gave the volume back, and nobody has written to it since.
+fn left_untouched(state_dir: &Path, device: Option<DeviceNumber>) -> bool {
+    let now = device.and_then(Left::now);
+    now.is_some_and(|now| now.is_noted(state_dir))
 }
 
 /// An image tells when it was modified. Before the host started, an earlier server did that.
@@ -207,6 +215,9 @@ fn continuity_of(args: &VolumeArgs, state_dir: &Path, device: Option<DeviceNumbe
         return Continuity::Broken("attached".to_owned());
     }
     let why = match device.and_then(Sectors::of) {
+        _ if has_state(state_dir) && left_untouched(state_dir, device) => {
+            return Continuity::Unbroken;
+        }
         _ if has_state(state_dir) => {
             "what tracked the volume was taken away; changes made meanwhile are not known"
                 .to_owned()

@@ -18,7 +18,11 @@ use super::{
     start_error::StartError,
 };
 use crate::{
-    host::{device::DeviceNumber, loopdev},
+    host::{
+        device::DeviceNumber,
+        dm::{Address, Control},
+        loopdev,
+    },
     insertion::{Insertion, InsertionError},
     paths::VolumePaths,
     transport::{
@@ -42,6 +46,8 @@ pub(super) struct UblkSide {
     live: Option<Ublk>,
     views: Arc<VolumeViews>,
     guard: Option<Arc<Guard>>,
+    /// The device-mapper volume that lies over us, or did.
+    over: Option<DeviceNumber>,
     paths: VolumePaths,
 }
 
@@ -118,6 +124,14 @@ impl Presented {
         }
     }
 
+    /// Whether anybody has the volume open, where that does not keep it from being taken away.
+    pub(super) fn is_open(&self) -> bool {
+        match self {
+            Self::Portable(_) => false,
+            Self::Ublk(side) => side.over.is_some_and(is_open),
+        }
+    }
+
     /// What watches that the volume lies over us.
     pub(super) fn guard(&self) -> Option<Arc<Guard>> {
         match self {
@@ -184,10 +198,12 @@ impl UblkSide {
                 }
             },
         };
+        let over = guard.as_ref().map(|guard| guard.number());
         let side = Self {
             live: Some(live),
             views,
             guard,
+            over,
             paths: paths.clone(),
         };
         side.link_live();
@@ -283,6 +299,16 @@ fn insert(mut found: Live, live: &Ublk) -> Result<(Insertion, DeviceNumber), Fai
         }
     }
     Ok((found.insertion, over))
+}
+
+/// Whether a device-mapper volume is mounted, or open; also when that cannot be told.
+fn is_open(volume: DeviceNumber) -> bool {
+    let info = Control::open().and_then(|control| control.info(Address::Number(volume)));
+    match info {
+        Ok(Some(info)) => info.open_count > 0,
+        Ok(None) => false,
+        Err(_) => true,
+    }
 }
 
 /// The snapshots that have ended as far as is known.

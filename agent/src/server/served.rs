@@ -44,6 +44,8 @@ pub(super) enum Ending {
     },
     /// Another server goes on in its place.
     HandOver,
+    /// The host gets the volume back, and what was tracked stays for the next server.
+    Leave,
 }
 
 /// Somebody wants the server to stop.

@@ -333,6 +333,16 @@ impl Running {
         self.presented.is_serving()
     }
 
+    /// Whether anybody has the volume open that is given back under its users.
+    pub(super) fn is_open(&self) -> bool {
+        self.presented.is_open()
+    }
+
+    /// Where the state lies that outlives this process.
+    pub(super) fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
     /// Whether the host's requests wait for the next server when this one ends.
     pub(super) fn outlives_its_server(&self) -> bool {
         matches!(self.presented, Presented::Ublk(_))

@@ -12,6 +12,7 @@ use futures_lite::future::block_on;
 
 use super::{
     calls::failure::cut_failure,
+    leave,
     served::{Ending, StopRequest, failure},
     start::Running,
 };
@@ -47,6 +48,7 @@ pub(super) fn serve_until_stopped(
         let decided = match request.ending {
             Ending::Detach { force } => stop(running, force),
             Ending::HandOver => hand_over(running),
+            Ending::Leave => leave::leave(running),
         };
         if let Err(refused) = &decided {
             tracing::warn!(reason = refused.message, "not stopped");
@@ -62,7 +64,7 @@ pub(super) fn serve_until_stopped(
             }
             tracing::info!(how = ?request.ending, "stopped");
             match request.ending {
-                Ending::Detach { .. } => return Ok(()),
+                Ending::Detach { .. } | Ending::Leave => return Ok(()),
                 // With changes still held: those that came wait for the next server.
                 Ending::HandOver => process::exit(RESTART),
             }
@@ -107,6 +109,13 @@ fn refuse_live_snapshots(running: &Running, force: bool) -> Result<(), Failure> 
 }
 
 fn detach(running: &mut Running) -> Result<(), Failure> {
+    take_away(running)?;
+    // From here on there is no way back: nothing serves the host.
+    running.retire();
+    Ok(())
+}
+
+pub(super) fn take_away(running: &mut Running) -> Result<(), Failure> {
     running.take_away().map_err(|error| {
         let kind = if error.is_busy() {
             FailureKind::Busy
@@ -114,8 +123,5 @@ fn detach(running: &mut Running) -> Result<(), Failure> {
             FailureKind::Io
         };
         failure(kind, error.to_string())
-    })?;
-    // From here on there is no way back: nothing serves the host.
-    running.retire();
-    Ok(())
+    })
 }

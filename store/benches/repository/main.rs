@@ -60,6 +60,14 @@ fn limits(folder: &Path, images: &data::Images, rows: &mut Vec<Row>) {
         zstd.arg(image).arg("-o").arg(&packed);
         let size = || fs::metadata(&packed).map_or(0, |about| about.len());
         rows.push(timed(what, &zstd, Some(&size)));
+        if what == verdict::ZSTD {
+            let unpacked = folder.join("unpacked");
+            let mut zstd = Command::new("zstd");
+            zstd.args(["-d", "-q", "-f"]).arg(&packed);
+            zstd.arg("-o").arg(&unpacked);
+            rows.push(timed("zstd -d of the image", &zstd, None));
+            fs::remove_file(unpacked).expect("the image is there again");
+        }
         fs::remove_file(&packed).expect("the frame is there");
     }
     let copied = folder.join("copied");

@@ -12,6 +12,7 @@ mod foreign;
 mod groups;
 mod guarded;
 mod kernel;
+mod leaving;
 mod live;
 mod portable;
 mod power;

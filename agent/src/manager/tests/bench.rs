@@ -67,6 +67,7 @@ impl Bench {
             program: program.to_owned(),
             clock: Clock::new(move || now_us.load(Ordering::SeqCst)),
             host: Arc::clone(&self.kernel) as Arc<dyn HostOps>,
+            units: None,
         };
         Manager::start(config).await.unwrap()
     }

@@ -20,7 +20,7 @@ use libublk::{
 use rustix::thread::CapabilitySet;
 
 use super::{
-    Features, Options, Role, features, identity, limits::MAX_REQUEST_BYTES, mend, queue,
+    Features, Options, Role, features, identity, limits::MAX_REQUEST_BYTES, mark, mend, queue,
     requests::Answerer,
 };
 use crate::transport::Backend;
@@ -133,7 +133,7 @@ fn forget(control: &UblkCtrl) -> Result<(), UblkError> {
     };
     let what = "deleting a device";
     deleted
-        .map(drop)
+        .map(|_| mark::clear(control.dev_info().dev_id))
         .map_err(|source| UblkError::Driver { what, source })
 }
 
@@ -147,6 +147,7 @@ pub(super) fn abandon(id: u32) -> Result<(), UblkError> {
     control
         .del_dev_async()
         .map_err(UblkError::driver("deleting a device"))?;
+    mark::clear(id);
     Ok(())
 }
 
@@ -185,6 +186,7 @@ impl Served {
         };
         // A device ends when it is deleted, and not with this handle.
         control.disown();
+        mark::set(control.dev_info().dev_id);
         let started = Self::start_queues(&control, backend, role, options, taken_up);
         let info = control.dev_info();
         if started.is_err() && !taken_up {

@@ -17,6 +17,7 @@ mod device;
 mod features;
 mod identity;
 mod limits;
+mod mark;
 mod mend;
 mod queue;
 mod reactor;

@@ -6,7 +6,12 @@
 //!  └─ wait ─┴────────┴── the area fails: wipe, suspend
 //! ```
 
-use std::{sync::atomic::Ordering::Relaxed, time::Duration};
+use std::{
+    sync::atomic::Ordering::{Relaxed, SeqCst},
+    time::Duration,
+};
+
+use futures_lite::future;
 
 use tidemark_store::{
     cow::Layer,
@@ -48,14 +53,39 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
             self.give_up(&why).await;
             let mut pause = RETRY.0;
             loop {
-                self.clock.sleep(pause).await;
-                pause = (pause * 2).min(RETRY.1);
-                if recover::wipe(&self.area, self.layout()).await.is_ok() {
-                    break;
+                let closing = self.journal.closing.listen();
+                if !self.journal.closed.load(SeqCst) {
+                    future::or(self.clock.sleep(pause), closing).await;
+                    pause = (pause * 2).min(RETRY.1);
+                }
+                let wiped = recover::wipe(&self.area, self.layout()).await.is_ok();
+                match (wiped, self.journal.closed.load(SeqCst)) {
+                    (true, false) => break,
+                    (true, true) => return self.journal.ended.store(true, SeqCst),
+                    (false, true) => self.clock.sleep(RETRY.0).await,
+                    (false, false) => {}
                 }
             }
             self.journal.arm();
         }
+    }
+
+    /// Has the area tell nothing of this volume from now on; whether it does within a time. Tracking
+    /// in memory goes on.
+    pub async fn close_journal(&self, why: &str, within: Duration) -> bool {
+        const STEP: Duration = Duration::from_millis(10);
+        self.journal.close(why);
+        let mut left = within;
+        while !self.journal.has_ended() && !left.is_zero() {
+            self.clock.sleep(STEP).await;
+            left = left.saturating_sub(STEP);
+        }
+        self.journal.has_ended()
+    }
+
+    /// Whether the area tells all that is known, exactly: a start of the host would lose nothing.
+    pub fn is_settled(&self) -> bool {
+        self.journal.is_settled()
     }
 
     /// I7: what was told no longer counts, and changes go on untold.

@@ -145,6 +145,10 @@ pub(super) struct Journal {
     regions: ActiveRegions,
     /// Changes need not wait.
     open: AtomicBool,
+    /// Nothing is to be told any more.
+    closed: AtomicBool,
+    /// Nothing is told any more, and the area holds nothing.
+    ended: AtomicBool,
     queue: Mutex<Queue>,
     /// Batches below this number are on the medium.
     written: AtomicU64,
@@ -163,6 +167,7 @@ pub(super) struct Journal {
     ending: AtomicU64,
     work: Notice,
     done: Notice,
+    closing: Notice,
 }
 
 impl Journal {
@@ -186,6 +191,8 @@ impl Journal {
             max_active: max_active.unwrap_or(ACTIVE.max(geometry.regions() / ACTIVE_PART)),
             regions: ActiveRegions::new(if durable { geometry.regions() } else { 0 }),
             open: AtomicBool::new(!durable || suspended.is_some()),
+            closed: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             queue: Mutex::new(Queue {
                 packer: Packer::with_capacity(QUEUE_BLOCKS),
                 batch: 1,
@@ -211,6 +218,7 @@ impl Journal {
             ending: AtomicU64::new(0),
             work: Notice::new(),
             done: Notice::new(),
+            closing: Notice::new(),
         }
     }
 
@@ -415,6 +423,33 @@ impl Journal {
         self.work.notify(usize::MAX);
     }
 
+    /// Has nothing told any more, for good; [`Journal::has_ended`] says when the area holds nothing.
+    fn close(&self, why: &str) {
+        self.closed.store(true, SeqCst);
+        self.suspend(why);
+        self.closing.notify(usize::MAX);
+    }
+
+    fn has_ended(&self) -> bool {
+        !self.durable || self.ended.load(SeqCst)
+    }
+
+    /// Whether all is told, and nothing counts as being changed.
+    fn is_settled(&self) -> bool {
+        if !self.durable {
+            return true;
+        }
+        let queue = self.queue();
+        let told = queue.packer.is_empty() && self.written.load(Acquire) >= queue.batch;
+        let rests = queue.activating.is_empty() && self.regions.count() == 0;
+        let known = queue
+            .watch
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.sum.is_some());
+        queue.suspended.is_some() || (told && rests && known && queue.inexact.is_empty())
+    }
+
     /// Why tracking was suspended, once.
     pub(super) fn untold(&self) -> Option<String> {
         self.durable.then(|| self.queue().untold.take()).flatten()
@@ -423,6 +458,9 @@ impl Journal {
     /// From now on changes wait for their regions; none is active.
     fn arm(&self) {
         let mut queue = self.queue();
+        if self.closed.load(SeqCst) {
+            return;
+        }
         queue.resuming = queue.suspended.take();
         queue.inexact.clear();
         queue.watch.forget();

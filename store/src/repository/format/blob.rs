@@ -2,7 +2,10 @@
 
 use std::io;
 
-use zstd::bulk::{Compressor, Decompressor};
+use zstd::{
+    bulk::{Compressor, Decompressor},
+    zstd_safe::CParameter,
+};
 
 use super::{
     envelope::Vault,
@@ -16,6 +19,14 @@ use crate::repository::{
 
 /// How hard zstd tries; level 3 is the reference of the benchmarks.
 const LEVEL: i32 = 3;
+/// What differs from the level's own, which are 5, 17 and 16: the shortest repeat in bytes that it looks
+/// for, and tables that stay in a core's cache. An eighth less time for about 2 % more bytes, which
+/// what is stored once makes up for.
+const FINER: [CParameter; 3] = [
+    CParameter::MinMatch(6),
+    CParameter::HashLog(16),
+    CParameter::ChainLog(15),
+];
 /// A blob shorter than this is not worth a frame.
 const MIN_COMPRESSED: usize = 256;
 
@@ -30,6 +41,9 @@ impl Encoder {
         let mut zstd = Compressor::new(LEVEL)?;
         zstd.include_contentsize(false)?;
         zstd.include_checksum(false)?;
+        for parameter in FINER {
+            zstd.set_parameter(parameter)?;
+        }
         Ok(Self { zstd })
     }
 

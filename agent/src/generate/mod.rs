@@ -1,0 +1,199 @@
+//! What systemd is told of volumes while it loads its units (systemd.generator(7)).
+//!
+//! ```text
+//! /etc/tidemark/volumes/data.args, with --early  ->  local-fs-pre.target wants tidemark-volume@data.service,
+//!                                                    which comes after the devices that it needs
+//! ```
+//!
+//! A generator that fails must not keep a machine from starting: what cannot be read is told to the
+//! kernel's log, and left out.
+
+mod unit_name;
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use crate::argfile;
+use unit_name::of_device;
+
+/// The argument of a volume that is to be served before file systems are mounted.
+pub const EARLY: &str = "--early";
+/// Where packages put units.
+const UNITS: &str = "/usr/lib/systemd/system";
+
+/// Arguments of `tidemarkd generate`.
+#[derive(Debug, clap::Args)]
+pub struct GenerateArgs {
+    /// Where units are written
+    pub normal: PathBuf,
+    /// Where units that go before all others would be written; unused
+    pub early: Option<PathBuf>,
+    /// Where units that others go before would be written; unused
+    pub late: Option<PathBuf>,
+    /// Where the configuration is
+    #[arg(long, default_value = "/etc/tidemark")]
+    pub config_dir: PathBuf,
+}
+
+/// Writes units.
+pub fn run(args: &GenerateArgs) {
+    let files = match fs::read_dir(args.config_dir.join("volumes")) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => return complain(&format!("the volumes cannot be listed: {error}")),
+    };
+    for file in files.flatten().map(|file| file.path()) {
+        if file.extension() == Some(OsStr::new("args"))
+            && let Err(error) = volume(&args.normal, &file)
+        {
+            complain(&format!("{}: {error}", file.display()));
+        }
+    }
+}
+
+/// Generators have no standard error that anybody reads.
+fn complain(what: &str) {
+    let line = format!("<4>tidemark-generator: {what}\n");
+    if fs::write("/dev/kmsg", &line).is_err() {
+        eprint!("{line}");
+    }
+}
+
+/// The units of one volume.
+fn volume(units: &Path, file: &Path) -> io::Result<()> {
+    let arguments = argfile::read(file)?;
+    let name = file.file_stem().and_then(OsStr::to_str).unwrap_or_default();
+    if arguments.first().and_then(|first| first.to_str()) != Some(name) {
+        return Err(io::Error::other("it is of a volume of another name"));
+    }
+    if !arguments.iter().any(|argument| argument == EARLY) {
+        return Ok(());
+    }
+    let unit = format!("tidemark-volume@{name}.service");
+    let devices: Vec<String> = ["--origin", "--area"]
+        .iter()
+        .filter_map(|option| value(&arguments, option))
+        .filter_map(|path| of_device(path.as_ref()))
+        .collect();
+    let devices = devices.join(" ");
+    let mut lines = format!("# Of {}\n[Unit]\n", file.display());
+    if !devices.is_empty() {
+        // Wanted and not required: the server says what is missing, and the host starts without it.
+        lines.push_str(&format!("Wants={devices}\nAfter={devices}\n"));
+    }
+    write(&units.join(format!("{unit}.d/50-devices.conf")), &lines)?;
+    want(
+        units,
+        "local-fs-pre.target",
+        &unit,
+        "tidemark-volume@.service",
+    )
+}
+
+fn value<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsString> {
+    let at = arguments.iter().position(|argument| argument == option)?;
+    arguments.get(at + 1)
+}
+
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
+    fs::write(path, text.as_bytes())
+}
+
+/// Has a target want an instance of a template.
+fn want(units: &Path, target: &str, unit: &str, template: &str) -> io::Result<()> {
+    let wants = units.join(format!("{target}.wants"));
+    fs::create_dir_all(&wants)?;
+    match symlink(Path::new(UNITS).join(template), wants.join(unit)) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn generated(files: &[(&str, &[&str])]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let config_dir = dir.path().join("etc");
+        for (name, arguments) in files {
+            let arguments: Vec<_> = arguments.iter().map(OsString::from).collect();
+            let path = config_dir.join(format!("volumes/{name}"));
+            argfile::write(&path, &arguments).unwrap();
+        }
+        let normal = dir.path().join("units");
+        fs::create_dir(&normal).unwrap();
+        let args = GenerateArgs {
+            normal: normal.clone(),
+            early: None,
+            late: None,
+            config_dir,
+        };
+        run(&args);
+        (dir, normal)
+    }
+
+    #[test]
+    fn an_early_volume_comes_after_its_devices() {
+        let early = [
+            "data",
+            "--origin",
+            "/dev/vg/my-data",
+            "--area",
+            "/dev/vg/a",
+            "--early",
+        ];
+        let (_dir, units) = generated(&[("data.args", &early)]);
+        let unit = "tidemark-volume@data.service";
+        let conf = fs::read_to_string(units.join(format!("{unit}.d/50-devices.conf"))).unwrap();
+        let devices = r"dev-vg-my\x2ddata.device dev-vg-a.device";
+        assert!(
+            conf.contains(&format!("Wants={devices}\nAfter={devices}\n")),
+            "{conf}"
+        );
+        let wanted = units.join(format!("local-fs-pre.target.wants/{unit}"));
+        let template = Path::new(UNITS).join("tidemark-volume@.service");
+        assert_eq!(fs::read_link(wanted).unwrap(), template);
+    }
+
+    #[test]
+    fn others_and_what_makes_no_sense_are_left_out() {
+        let (_dir, units) = generated(&[
+            ("late.args", &["late", "--origin", "/dev/vg/data"]),
+            (
+                "another.args",
+                &["data", "--origin", "/dev/vg/data", "--early"],
+            ),
+            ("data.args.new", &["data", "--early"]),
+        ]);
+        assert_eq!(fs::read_dir(units).unwrap().count(), 0);
+        let args = GenerateArgs {
+            normal: "/nowhere".into(),
+            early: None,
+            late: None,
+            config_dir: "/nowhere".into(),
+        };
+        run(&args);
+    }
+
+    #[test]
+    fn files_on_file_systems_are_waited_for_by_nobody() {
+        let early = [
+            "data",
+            "--origin",
+            "/dev/sdb1",
+            "--area",
+            "/var/lib/area",
+            "--early",
+        ];
+        let (_dir, units) = generated(&[("data.args", &early)]);
+        let conf = units.join("tidemark-volume@data.service.d/50-devices.conf");
+        let conf = fs::read_to_string(conf).unwrap();
+        assert!(conf.contains("After=dev-sdb1.device\n"), "{conf}");
+    }
+}
