@@ -40,7 +40,7 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
@@ -55,6 +55,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("object_store", &["agent/src/backup"]),
     ("rustls", &["agent/src/backup"]),
     ("rusqlite", &["store/src/catalog"]),
+    ("toml", &["agent/config"]),
     ("argon2", &["store/src/repository/crypto"]),
     ("chacha20poly1305", &["store/src/repository/crypto"]),
     (
@@ -84,11 +85,15 @@ const HOMES: [(&str, &[&str]); 13] = [
 ];
 
 /// Which of our crates each crate depends on outside its tests.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("store", &[]),
-    ("agent", &["tidemark-proto", "tidemark-store"]),
-    ("cli", &["tidemark-proto"]),
+    ("agent/config", &[]),
+    (
+        "agent",
+        &["tidemark-config", "tidemark-proto", "tidemark-store"],
+    ),
+    ("cli", &["tidemark-config", "tidemark-proto"]),
     (
         "tests",
         &["tidemark-agent", "tidemark-proto", "tidemark-store"],
@@ -96,7 +101,12 @@ const CRATES: [(&str, &[&str]); 7] = [
     ("tests/concurrency", &["tidemark-store"]),
     (
         "tests/fuzz",
-        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+        &[
+            "tidemark-agent",
+            "tidemark-config",
+            "tidemark-proto",
+            "tidemark-store",
+        ],
     ),
 ];
 
