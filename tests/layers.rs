@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 11] = [
+const LAYERS: [(&str, &[&str]); 12] = [
     ("paths", &[]),
     ("request", &[]),
     ("disk", &["request"]),
@@ -30,7 +30,8 @@ const LAYERS: [(&str, &[&str]); 11] = [
     ),
     ("manager", &["server", "volume", "host", "paths"]),
     ("backup", &["manager", "host", "paths"]),
-    ("rpc", &["backup", "manager", "paths"]),
+    ("configuration", &["backup", "manager"]),
+    ("rpc", &["configuration", "backup", "manager", "paths"]),
 ];
 
 /// All that the control plane may name of the data plane: the protocol, and what it tells.
@@ -46,6 +47,7 @@ const HOMES: [(&str, &[&str]); 14] = [
         "tokio",
         &[
             "agent/src/backup",
+            "agent/src/configuration",
             "agent/src/rpc",
             "agent/src/manager",
             "cli/src",
@@ -96,7 +98,12 @@ const CRATES: [(&str, &[&str]); 8] = [
     ("cli", &["tidemark-config", "tidemark-proto"]),
     (
         "tests",
-        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+        &[
+            "tidemark-agent",
+            "tidemark-config",
+            "tidemark-proto",
+            "tidemark-store",
+        ],
     ),
     ("tests/concurrency", &["tidemark-store"]),
     (
