@@ -271,7 +271,8 @@ fn backup() -> impl Strategy<Value = Backup> {
 
 /// Names are given last, so that everything refers to what is there and nothing is there twice.
 fn configuration() -> impl Strategy<Value = Configuration> {
-    let daemon = ("[a-z]{1,9}", "[a-z=,]{1,9}", option::of(1..=u16::MAX));
+    let log = select(vec!["info", "debug,x::y=off", "warn,a=trace"]).prop_map(ToOwned::to_owned);
+    let daemon = ("[a-z]{1,9}", log, option::of(1..=u16::MAX));
     let tables = (
         collection::btree_map(name(), volume(), 1..4),
         collection::btree_map(name(), repository(), 1..4),

@@ -5,7 +5,7 @@
 //!    └─> read and check the file ──wrong──> told, and what was in force stays
 //!            └─> in force: hooks and the like at once
 //!                    └─> reconcile: attach volumes, add repositories that are not there
-//!                            └─ what could not be done is tried again every minute
+//!                            └─ what could not be done is tried again, ever more seldom
 //! ```
 //!
 //! Nothing is detached or removed: a file that lost a line must not cost a volume its tracking.
@@ -28,7 +28,9 @@ use crate::{
 };
 
 /// What could not be done is tried again after this: a device may come late, or a disk be mounted.
-const RETRY_EVERY: Duration = Duration::from_secs(60);
+const FIRST_RETRY: Duration = Duration::from_secs(60);
+/// Pauses double up to this: a try may make an area and take it back.
+const LONGEST_RETRY: Duration = Duration::from_secs(900);
 
 /// Where the configuration comes from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -126,9 +128,14 @@ impl Configured {
         self.manager.wake_left_behind().await;
         self.again(true).await;
         let again = async {
+            let mut pause = FIRST_RETRY;
             loop {
-                tokio::time::sleep(RETRY_EVERY).await;
+                tokio::time::sleep(pause).await;
                 self.again(false).await;
+                pause = match self.standing().failed.is_empty() {
+                    true => FIRST_RETRY,
+                    false => (pause * 2).min(LONGEST_RETRY),
+                };
             }
         };
         tokio::select! {

@@ -78,16 +78,26 @@ impl Manager {
         };
         for entry in self.registry.all() {
             let name = entry.name();
+            // Not between the hooks of a snapshot that has begun meanwhile.
+            let Ok((_entry, _work)) = self.claim(name).await else {
+                continue;
+            };
             if !self.config.paths.volume(name).at_rest().exists() {
                 continue;
             }
-            tracing::warn!(
-                volume = name,
-                "its applications were left at rest: waking them"
-            );
-            if let Some(volume) = self.configured(name) {
-                let owed = Owed(vec![(name.to_owned(), volume.hooks)]);
-                self.after_thaw(&args, owed, "failed").await;
+            match self.configured(name).map(|volume| volume.hooks) {
+                Some(hooks) if !hooks.after_thaw.is_empty() => {
+                    let what = "its applications were left at rest: waking them";
+                    tracing::warn!(volume = name, "{what}");
+                    let owed = Owed(vec![(name.to_owned(), hooks)]);
+                    self.after_thaw(&args, owed, "failed").await;
+                }
+                _ => {
+                    let what =
+                        "its applications were left at rest, and no hook is there to wake them";
+                    tracing::warn!(volume = name, "{what}");
+                    self.note_owed(name, false).await;
+                }
             }
         }
     }

@@ -24,7 +24,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nix::unistd::Gid;
-use tidemark_config::{Configuration, DEFAULT_PATH, LoadError};
+use tidemark_config::{Configuration, DEFAULT_PATH, Daemon, LoadError};
 use tidemark_proto::v1::{
     FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
     change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
@@ -112,7 +112,10 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         .as_ref()
         .map(|read| read.daemon.clone())
         .unwrap_or_default();
-    log::start(args.log.as_ref().unwrap_or(&usual.log))?;
+    match &args.log {
+        Some(filter) => log::start(filter)?,
+        None => log::start(&usual.log).or_else(|_| log::start(&Daemon::default().log))?,
+    }
     let group = args.group.clone().unwrap_or(usual.group);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)

@@ -75,7 +75,7 @@ fn daemon(mut table: Table<'_>) -> Daemon {
     let usual = Daemon::default();
     let read = Daemon {
         group: table.or("group", value::word, usual.group),
-        log: table.or("log", value::word, usual.log),
+        log: table.or("log", value::log, usual.log),
         metrics: table.optional("metrics", value::loopback),
     };
     table.finish();

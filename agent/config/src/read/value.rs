@@ -64,6 +64,25 @@ pub(super) fn word(value: &DeValue<'_>) -> Result<String, Wrong> {
     Ok(text)
 }
 
+/// Levels, or targets with theirs, as tracing has them. A bare word that is no level would be a target.
+pub(super) fn log(value: &DeValue<'_>) -> Result<String, Wrong> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let text = word(value)?;
+    let level = |part: &str| {
+        let level = part.rsplit('=').next().unwrap_or_default();
+        LEVELS.contains(&level.trim())
+    };
+    match text.split(',').all(level) {
+        true => Ok(text),
+        false => Err(format!(
+            "\"{text}\" does not end each of its parts with a level; write one of {}, or for example \
+             \"info,tidemark_agent::manager=debug\"",
+            LEVELS.join(", ")
+        )
+        .into()),
+    }
+}
+
 pub(super) fn flag(value: &DeValue<'_>) -> Result<bool, Wrong> {
     value
         .as_bool()
