@@ -66,12 +66,10 @@ fn an_application_rests_around_the_freeze_and_can_still_write() {
         "what a hook prints is logged"
     );
     assert!(!happened(&daemon, EventKind::HookFailed));
-    // The snapshot holds what was written before the freeze, and nothing that came after it.
-    let names: Vec<_> = fs::read_dir(daemon.path("mnt"))
-        .expect("a folder")
-        .flatten()
-        .collect();
-    assert!(names.iter().any(|entry| entry.file_name() == "after-thaw"));
+    // Both could write: the file system was not frozen when they ran.
+    for hook in ["before-freeze", "after-thaw"] {
+        assert!(daemon.path("mnt").join(hook).exists(), "{hook}");
+    }
 }
 
 #[test]
