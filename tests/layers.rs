@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("argfile", &[]),
     ("paths", &[]),
     ("generate", &["argfile"]),
@@ -32,7 +32,8 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ),
     ("manager", &["server", "volume", "host", "paths", "argfile"]),
     ("backup", &["manager", "host", "paths"]),
-    ("rpc", &["backup", "manager", "paths"]),
+    ("configuration", &["backup", "manager"]),
+    ("rpc", &["configuration", "backup", "manager", "paths"]),
 ];
 
 /// All that the control plane may name of the data plane: the protocol, and what it tells.
@@ -42,12 +43,13 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 13] = [
+const HOMES: [(&str, &[&str]); 14] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
         &[
             "agent/src/backup",
+            "agent/src/configuration",
             "agent/src/rpc",
             "agent/src/manager",
             "cli/src",
@@ -57,6 +59,7 @@ const HOMES: [(&str, &[&str]); 13] = [
     ("object_store", &["agent/src/backup"]),
     ("rustls", &["agent/src/backup"]),
     ("rusqlite", &["store/src/catalog"]),
+    ("toml", &["agent/config"]),
     ("argon2", &["store/src/repository/crypto"]),
     ("chacha20poly1305", &["store/src/repository/crypto"]),
     (
@@ -86,19 +89,33 @@ const HOMES: [(&str, &[&str]); 13] = [
 ];
 
 /// Which of our crates each crate depends on outside its tests.
-const CRATES: [(&str, &[&str]); 7] = [
+const CRATES: [(&str, &[&str]); 8] = [
     ("proto", &[]),
     ("store", &[]),
-    ("agent", &["tidemark-proto", "tidemark-store"]),
-    ("cli", &["tidemark-proto"]),
+    ("agent/config", &[]),
+    (
+        "agent",
+        &["tidemark-config", "tidemark-proto", "tidemark-store"],
+    ),
+    ("cli", &["tidemark-config", "tidemark-proto"]),
     (
         "tests",
-        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+        &[
+            "tidemark-agent",
+            "tidemark-config",
+            "tidemark-proto",
+            "tidemark-store",
+        ],
     ),
     ("tests/concurrency", &["tidemark-store"]),
     (
         "tests/fuzz",
-        &["tidemark-agent", "tidemark-proto", "tidemark-store"],
+        &[
+            "tidemark-agent",
+            "tidemark-config",
+            "tidemark-proto",
+            "tidemark-store",
+        ],
     ),
 ];
 

@@ -1,10 +1,11 @@
 //! Tidemark's agent. ARCHITECTURE.md is the map. Imports go one way:
 //! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume, insertion}`,
-//! `insertion -> host`, `rpc -> backup -> {manager, host, paths}`,
+//! `insertion -> host`, `rpc -> configuration -> backup -> {manager, host, paths}`,
 //! `transport -> volume -> disk -> request -> store::units`.
 
 pub mod argfile;
 pub mod backup;
+pub mod configuration;
 pub mod disk;
 pub mod generate;
 pub mod host;

@@ -68,6 +68,11 @@ impl VolumePaths {
         self.dir.join("fallen-back")
     }
 
+    /// There from before a hook brings the volume's applications to rest until they are awake again.
+    pub fn at_rest(&self) -> PathBuf {
+        self.dir.join("at-rest")
+    }
+
     /// Mount point of the portable transport; with ublk a folder of links to devices.
     pub fn mount_point(&self) -> PathBuf {
         self.dir.join("fs")

@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     cmd::{
-        backup, check, checkpoint, copy, demo, events, forget, group, job, points, prune, pull,
-        push, repair, repo, restore, snapshot, volume,
+        backup, check, checkpoint, config, copy, demo, events, forget, group, job, points, prune,
+        pull, push, repair, repo, restore, schedule, snapshot, volume,
     },
     exit::EXIT_CODES,
 };
@@ -85,6 +85,12 @@ pub(crate) enum Command {
     Repair(repair::RepairArgs),
     /// Copy recovery points to another repository
     Copy(Box<copy::CopyArgs>),
+    /// Check, show and reload the configuration file
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Backups as the configuration has them: list them, or run one now
+    #[command(subcommand)]
+    Schedule(schedule::Command),
     /// What happened
     Events(events::EventsArgs),
     /// Volumes, trust, stores, snapshots, leases, repositories and operations on one page
@@ -144,6 +150,12 @@ mod tests {
             "copy r --to r2 ab cd",
             "copy r --to r2 --name data",
             "job show ab",
+            "config check",
+            "config check file --json",
+            "config show file",
+            "config reload",
+            "schedule list",
+            "schedule run nightly --config file",
         ] {
             let words = ["tidemark"].into_iter().chain(line.split(' '));
             assert!(Args::try_parse_from(words).is_ok(), "{line}");

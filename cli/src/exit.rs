@@ -188,6 +188,11 @@ impl Report {
         }
     }
 
+    /// What can be done about it.
+    pub(crate) fn advice(&self) -> Option<&str> {
+        self.advice.as_deref()
+    }
+
     /// Writes it to standard error.
     pub(crate) fn print(&self, as_json: bool) {
         if as_json {
@@ -263,6 +268,8 @@ fn exit_of_reason(reason: ErrorReason) -> Exit {
         | R::SourceIo
         | R::TargetIo
         | R::PrunedMeanwhile
+        | R::ConfigurationWrong
+        | R::HookFailed
         | R::Internal
         | R::Unsupported => Exit::Failed,
     }
@@ -351,6 +358,8 @@ fn advice_for(reason: ErrorReason) -> Option<&'static str> {
         R::SourceIo => "see the kernel's log for errors of the device under it",
         R::TargetIo => "make room or mend the target, then run it again",
         R::PrunedMeanwhile => "run it again: it stores anew only what was pruned",
+        R::ConfigurationWrong => "mend the file; `tidemark config check` tells whether it is right",
+        R::HookFailed => "see the daemon's log for what the hook said",
         R::RequestIdReused
         | R::Unspecified
         | R::InvalidField

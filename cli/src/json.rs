@@ -265,5 +265,10 @@ pub(crate) fn server_info(info: &GetServerInfoResponse) -> Value {
             "min_block_bytes": limits.min_block_bytes,
             "max_block_bytes": limits.max_block_bytes,
         })),
+        "configuration": info.configuration.as_ref().map(|status| json!({
+            "path": status.path,
+            "loaded_at": time(status.loaded_at.as_ref()),
+            "problems": status.problems,
+        })),
     })
 }

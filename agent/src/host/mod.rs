@@ -11,6 +11,7 @@ pub mod dm;
 pub(crate) mod fixtures;
 pub mod freeze;
 pub mod freezer;
+pub mod hook;
 pub mod identity;
 mod ioctl;
 pub mod loopdev;

@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! check, record news   catalog may write
+//! before-freeze        hooks bring applications to rest, or refuse
 //! ---- quiet ----------------------------------------------------------------
 //! freeze               mounted file systems, all or none; a watchdog thaws them whatever comes
 //! hold all             at once; no volume is opened again before all are held,
 //! cut all              or a write that followed another could be in while that is out
 //! thaw
 //! ---- quiet ends -----------------------------------------------------------
+//! after-thaw           hooks wake them, whatever happened
 //! record, tell         or, when a step failed: let all go, release what was cut, say why
 //! ```
 //!
@@ -76,9 +78,22 @@ impl Manager {
             Begun::New(ticket) => ticket,
         };
         let parts = self.parts(&args).await?;
-        let moment = self.moment(&args, &parts).await?;
+        let names = parts.iter().map(|part| part.entry.name());
+        let owed = self.before_freeze(&args, names).await?;
+        let moment = match self.moment(&args, &parts).await {
+            Ok(moment) => moment,
+            Err(error) => {
+                self.after_thaw(&args, owed, "failed").await;
+                return Err(error);
+            }
+        };
         let records = self.records(&args, &parts, &moment);
-        if let Err(error) = self.record(&records, &ticket).await {
+        // An application is not to rest for what the catalog takes, nor a snapshot to wait for a hook.
+        let (recorded, ()) = tokio::join!(
+            self.record(&records, &ticket),
+            self.after_thaw(&args, owed, "succeeded")
+        );
+        if let Err(error) = recorded {
             undo(&parts, &moment.cuts).await;
             return Err(error);
         }

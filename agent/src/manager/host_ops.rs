@@ -13,6 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::host::{
     device::DeviceNumber,
     freezer,
+    hook::{Hook, HookEnded},
     lvm::{Found, Group, Lvm, LvmError, Name, Wanted},
     mounts::MountTable,
 };
@@ -32,6 +33,9 @@ pub trait HostOps: Send + Sync {
         file_systems: Vec<PathBuf>,
         deadline: Duration,
     ) -> Pending<'_, Result<Box<dyn Frozen>, FreezeFailed>>;
+
+    /// Runs a program of the administrator's within its bound.
+    fn hook(&self, hook: Hook) -> Pending<'_, HookEnded>;
 
     /// Logical volumes.
     fn logical_volumes(&self) -> Arc<dyn LogicalVolumes>;
@@ -112,12 +116,23 @@ pub struct FreezeFailed(pub String);
 #[derive(Debug)]
 pub struct HostKernel {
     program: PathBuf,
+    hooks_in_units: bool,
 }
 
 impl HostKernel {
     /// Freezes by a helper that is a role of `program`.
     pub fn new(program: PathBuf) -> Self {
-        Self { program }
+        Self {
+            program,
+            hooks_in_units: false,
+        }
+    }
+
+    /// Has systemd run hooks, so that they are outside of the sandbox that it keeps the agent in.
+    #[must_use]
+    pub fn with_hooks_in_units(mut self, in_units: bool) -> Self {
+        self.hooks_in_units = in_units;
+        self
     }
 }
 
@@ -153,6 +168,17 @@ impl HostOps for HostKernel {
                 Ok(Err(error)) => Err(FreezeFailed(error.to_string())),
                 Err(ended) => Err(FreezeFailed(format!("the freeze did not run: {ended}"))),
             }
+        })
+    }
+
+    fn hook(&self, hook: Hook) -> Pending<'_, HookEnded> {
+        let in_unit = self.hooks_in_units;
+        Box::pin(async move {
+            let ended = spawn_blocking(move || hook.run(in_unit)).await;
+            ended.unwrap_or_else(|ended| HookEnded {
+                failure: Some(format!("it did not run: {ended}")),
+                output: String::new(),
+            })
         })
     }
 

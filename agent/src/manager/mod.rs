@@ -12,6 +12,7 @@
 mod areas;
 mod checkpoints;
 mod clock;
+mod configured;
 mod cut;
 mod detach;
 mod diff;
@@ -21,6 +22,7 @@ mod events;
 mod falling;
 mod groups;
 mod handing;
+mod hooks;
 mod host_ops;
 mod info;
 mod leases;
@@ -58,6 +60,7 @@ use tidemark_store::{catalog::Catalog, units::Id};
 use tokio::{sync::watch, task::JoinError};
 
 pub use clock::Clock;
+pub use configured::differences;
 pub use error::{Error, ErrorReason, reason_name};
 pub use events::{EventReader, Events, Happening};
 pub use groups::Group;
@@ -77,6 +80,7 @@ pub use units::Units;
 pub use validate::{checkpoint, lineage};
 
 use crate::paths::Paths;
+use configured::Configured;
 use leases::Leases;
 use ledger::Ledger;
 use registry::Registry;
@@ -107,6 +111,7 @@ pub struct Manager {
     registry: Registry,
     requests: Requests,
     leases: Leases,
+    configured: Configured,
     /// Taken by attaches: two must not take one origin.
     attaching: tokio::sync::Mutex<()>,
     /// Taken by whatever freezes and holds, and by LVM's commands: one that met a held device
@@ -133,6 +138,7 @@ impl Manager {
             registry: Registry::default(),
             requests: Requests::default(),
             leases: Leases::default(),
+            configured: Configured::default(),
             attaching: tokio::sync::Mutex::default(),
             calm: Arc::default(),
             shutdown: watch::Sender::new(false),

@@ -164,7 +164,7 @@ pub struct AttachArgs {
 }
 
 /// What to snapshot.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct CreateArgs {
     /// The volumes; empty with a group.
     pub volumes: Vec<String>,

@@ -6,13 +6,12 @@ use std::{
     time::Duration,
 };
 
+use tidemark_config::names;
 use tidemark_store::units::{Epoch, Id, MAX_BLOCK_BYTES, MIN_BLOCK_BYTES};
 
 use super::{Checkpoint, Error};
 use crate::host::lvm;
 
-/// Longest name of a volume or group.
-const MAX_NAME: usize = 64;
 /// Labels of one snapshot, and their lengths in bytes: 72 KiB at most.
 const MAX_LABELS: usize = 64;
 const MAX_LABEL_KEY: usize = 128;
@@ -28,20 +27,10 @@ pub(super) const MAX_AREA_BYTES: u64 = 16 << 40;
 
 /// A name: 1 to 64 of a-z, 0-9, '-' and '_', starting with a letter or digit.
 pub(super) fn name(field: &str, name: &str) -> Result<(), Error> {
-    let first = name.bytes().next();
-    let good = name.len() <= MAX_NAME
-        && first.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
-        && name
-            .bytes()
-            .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_'));
-    if good {
-        return Ok(());
+    match names::is_name(name) {
+        true => Ok(()),
+        false => Err(Error::invalid(field, names::refusal(name))),
     }
-    let why = format!(
-        "\"{}\" is no name: use 1 to {MAX_NAME} of a-z, 0-9, '-' and '_', the first a letter or digit",
-        name.escape_debug()
-    );
-    Err(Error::invalid(field, why))
 }
 
 /// An absolute path without `..`, which could mean another place tomorrow.

@@ -26,6 +26,7 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use nix::unistd::Gid;
+use tidemark_config::{Configuration, DEFAULT_PATH, Daemon, LoadError};
 use tidemark_proto::v1::{
     FILE_DESCRIPTOR_SET, agent_service_server::AgentServiceServer,
     change_service_server::ChangeServiceServer, checkpoint_service_server::CheckpointServiceServer,
@@ -38,13 +39,14 @@ use tidemark_proto::v1::{
 use tokio::{
     net::UnixListener,
     runtime,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
 };
 use tonic::{server::NamedService, service::Routes, transport::Server};
 use tonic_health::ServingStatus;
 
 use crate::{
     backup::Backups,
+    configuration::{Configured, Source},
     manager::{
         Clock, Config, HostKernel, Manager, Units, operations::Operations, restores::Restores,
         streams::Streams,
@@ -80,43 +82,75 @@ pub struct ServeArgs {
     /// Where the arguments of these units are kept, in its folder volumes
     #[arg(long, default_value = "/etc/tidemark", requires = "units")]
     pub config_dir: PathBuf,
-    /// Members of this group may make snapshots, read them and restore
-    #[arg(long, default_value = "tidemark")]
-    pub group: String,
-    /// What to log: off, error, warn, info, debug, trace, or tracing's directives
-    #[arg(long, env = "TIDEMARK_LOG", default_value = "info")]
-    pub log: String,
+    /// The configuration; without the option, /etc/tidemark/tidemark.toml if there is one
+    #[arg(long, env = "TIDEMARK_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Members of this group may make snapshots, read them and restore; goes before the configuration
+    #[arg(long)]
+    pub group: Option<String>,
+    /// What to log: off, error, warn, info, debug, trace, or tracing's directives; goes before the
+    /// configuration
+    #[arg(long, env = "TIDEMARK_LOG")]
+    pub log: Option<String>,
+}
+
+impl ServeArgs {
+    fn source(&self) -> anyhow::Result<Source> {
+        let given = self.config.as_deref();
+        let path = given.unwrap_or(DEFAULT_PATH.as_ref());
+        Ok(Source {
+            path: std::path::absolute(path).context("--config")?,
+            given: given.is_some(),
+        })
+    }
+}
+
+/// The file, and what it said when it was read first.
+struct First {
+    source: Source,
+    read: Result<Configuration, LoadError>,
 }
 
 /// Runs the control plane until it is told to stop. Volume servers are left running.
 pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
-    log::start(&args.log)?;
+    let source = args.source()?;
+    let read = source.read();
+    // The file may be wrong, and the agent serves all the same.
+    let usual = read
+        .as_ref()
+        .map(|read| read.daemon.clone())
+        .unwrap_or_default();
+    match &args.log {
+        Some(filter) => log::start(filter)?,
+        None => log::start(&usual.log).or_else(|_| log::start(&Daemon::default().log))?,
+    }
+    let group = args.group.clone().unwrap_or(usual.group);
     let runtime = runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let outcome = runtime.block_on(run(args));
+    let outcome = runtime.block_on(run(args, &group, First { source, read }));
     // Blocking threads may wait on a device that never answers.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-async fn run(args: ServeArgs) -> anyhow::Result<()> {
+async fn run(args: ServeArgs, group: &str, first: First) -> anyhow::Result<()> {
     let paths = Paths {
         runtime_dir: std::path::absolute(&args.runtime_dir).context("--runtime-dir")?,
         state_dir: std::path::absolute(&args.state_dir).context("--state-dir")?,
     };
     let _claim = listen::claim(&paths.runtime_dir)?;
-    let group = auth::group(&args.group).with_context(|| format!("group {}", args.group))?;
-    if group.is_none() {
-        tracing::warn!(group = args.group, "no such group: only root may call");
+    let members = auth::group(group).with_context(|| format!("group {group}"))?;
+    if members.is_none() {
+        tracing::warn!(group, "no such group: only root may call");
     }
     let program = std::env::current_exe().context("finding this program")?;
     let socket = paths.public_socket();
     let manager = Manager::start(Config {
         paths,
-        host: Arc::new(HostKernel::new(program.clone())),
+        host: Arc::new(HostKernel::new(program.clone()).with_hooks_in_units(args.units)),
         program,
         clock: Clock::system(),
         units: args
@@ -126,7 +160,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let manager = manager.await?;
     let listener = match inherited::socket()? {
         Some(listener) => listener,
-        None => listen::bind(&socket, group)?,
+        None => listen::bind(&socket, members)?,
     };
     tracing::info!(socket = %socket.display(), "serving");
     service::ready();
@@ -138,7 +172,7 @@ async fn run(args: ServeArgs) -> anyhow::Result<()> {
             _ = interrupt.recv() => {}
         }
     };
-    serve_until(manager, listener, group, stop).await
+    serve_until(manager, listener, members, first, stop).await
 }
 
 /// Serves until `stop`, then ends every open call and waits for that, but not for ever.
@@ -146,10 +180,18 @@ async fn serve_until(
     manager: Arc<Manager>,
     listener: UnixListener,
     group: Option<Gid>,
+    first: First,
     stop: impl Future<Output = ()>,
 ) -> anyhow::Result<()> {
     let operations = Operations::default();
-    let routes = routes(&manager, &operations).await?;
+    let backups = Backups::new(Arc::clone(&manager), operations.clone());
+    let First { source, read } = first;
+    let configured = Configured::new(Arc::clone(&manager), backups.clone(), source, read);
+    let configured = Arc::new(configured);
+    let routes = routes(&manager, &operations, backups, &configured).await?;
+    let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    tokio::spawn(reload_at(hangups, Arc::clone(&configured)));
+    tokio::spawn(configured.follow());
     let ending = Arc::clone(&manager);
     let server = Server::builder()
         .max_concurrent_streams(MAX_CONCURRENT_STREAMS)
@@ -182,10 +224,23 @@ async fn serve_until(
     }
 }
 
+/// Reads the configuration again at each signal. What is wrong with it is logged and told as an event.
+async fn reload_at(mut signals: Signal, configured: Arc<Configured>) {
+    while signals.recv().await.is_some() {
+        if configured.reload().await.is_err() {
+            tracing::warn!("the configuration was not reloaded");
+        }
+    }
+}
+
 /// Every service, with its health and reflection.
-async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Result<Routes> {
+async fn routes(
+    manager: &Arc<Manager>,
+    operations: &Operations,
+    backups: Backups,
+    configured: &Arc<Configured>,
+) -> anyhow::Result<Routes> {
     let streams = Streams::new(Arc::clone(manager), operations.clone());
-    let backups = Backups::new(Arc::clone(manager), operations.clone());
     let restores = Arc::new(Restores::of(manager, operations.clone()));
     let manager = || Arc::clone(manager);
     let (reporter, health) = tonic_health::server::health_reporter();
@@ -196,7 +251,10 @@ async fn routes(manager: &Arc<Manager>, operations: &Operations) -> anyhow::Resu
         .context("building reflection")?;
     let mut routes = Routes::builder();
     routes
-        .add_service(AgentServiceServer::new(agent::Agent(manager())))
+        .add_service(AgentServiceServer::new(agent::Agent {
+            manager: manager(),
+            configured: Arc::clone(configured),
+        }))
         .add_service(VolumeServiceServer::new(volume::Volumes(manager())))
         .add_service(SnapshotServiceServer::new(snapshot::Snapshots(manager())))
         .add_service(GroupServiceServer::new(group::Groups(manager())))

@@ -54,6 +54,8 @@ fn code(reason: ErrorReason) -> Code {
         | ErrorReason::VolumeBusy
         | ErrorReason::RepositoryKey
         | ErrorReason::RepositoryAppendOnly
+        | ErrorReason::ConfigurationWrong
+        | ErrorReason::HookFailed
         | ErrorReason::Unsupported => Code::FailedPrecondition,
         ErrorReason::SnapshotLost | ErrorReason::DigestMismatch | ErrorReason::DataCorrupt => {
             Code::DataLoss

@@ -15,8 +15,19 @@ use tonic::{
 };
 use tonic_types::StatusExt;
 
-use super::{listen, serve_until, status::DOMAIN};
-use crate::manager::{Manager, tests::bench::Bench};
+use super::{First, listen, serve_until, status::DOMAIN};
+use crate::{
+    configuration::Source,
+    manager::{Manager, tests::bench::Bench},
+};
+
+/// Without a configuration.
+fn first() -> First {
+    let path = "/nonexistent/tidemark.toml".into();
+    let source = Source { path, given: false };
+    let read = source.read();
+    First { source, read }
+}
 
 struct Api {
     bench: Bench,
@@ -36,7 +47,13 @@ impl Api {
         let until = async {
             let _ = stopped.await;
         };
-        let server = tokio::spawn(serve_until(Arc::clone(&manager), listener, None, until));
+        let server = tokio::spawn(serve_until(
+            Arc::clone(&manager),
+            listener,
+            None,
+            first(),
+            until,
+        ));
         let connect = tower::service_fn(move |_| {
             let socket = socket.clone();
             async move {

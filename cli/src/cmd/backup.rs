@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use tidemark_proto::v1::BackupRequest;
+use tidemark_proto::v1::{BackupRequest, Operation};
 use uuid::Uuid;
 
 use crate::{
@@ -65,9 +65,9 @@ pub(crate) async fn run(args: BackupArgs, context: &Context) -> anyhow::Result<(
     let client = context.client().await?;
     let detach = args.detach;
     let request = context.interrupt.guard(request(args, &client)).await?;
-    let mut repositories = client.repositories();
-    let reply = follow::begin(context, repositories.backup(request)).await?;
     if detach {
+        let mut repositories = client.repositories();
+        let reply = follow::begin(context, repositories.backup(request)).await?;
         let operation = reply
             .operation
             .ok_or_else(|| malformed("Backup", "operation"))?;
@@ -76,9 +76,20 @@ pub(crate) async fn run(args: BackupArgs, context: &Context) -> anyhow::Result<(
         context.out.note("`tidemark job wait` waits for it");
         return Ok(());
     }
-    let ended = follow::to_end(reply.operation, "Backup", "backing up", &client, context).await?;
+    let ended = whole(request, &client, context).await?;
     follow::tell(&ended, context);
     Ok(())
+}
+
+/// A backup to its end.
+pub(crate) async fn whole(
+    request: BackupRequest,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<Operation> {
+    let mut repositories = client.repositories();
+    let reply = follow::begin(context, repositories.backup(request)).await?;
+    follow::to_end(reply.operation, "Backup", "backing up", client, context).await
 }
 
 async fn request(args: BackupArgs, client: &Client) -> anyhow::Result<BackupRequest> {

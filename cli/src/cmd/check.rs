@@ -1,8 +1,9 @@
 //! `tidemark check`: looks for damage in a repository.
 
-use tidemark_proto::v1::{CheckRequest, operation::Result as JobResult};
+use tidemark_proto::v1::{CheckRequest, Operation, operation::Result as JobResult};
 
 use crate::{
+    client::Client,
     cmd::follow,
     context::Context,
     exit::{Exit, Fault},
@@ -35,10 +36,24 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> anyhow::Result<()
             false => args.read_data_percent.unwrap_or(0),
         },
     };
+    let ended = whole(request, &client, context).await?;
+    follow::tell(&ended, context);
+    ensure_sound(&ended, &args.repository)
+}
+
+/// A check to its end, whatever it found.
+pub(crate) async fn whole(
+    request: CheckRequest,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<Operation> {
     let mut repositories = client.repositories();
     let reply = follow::begin(context, repositories.check(request)).await?;
-    let ended = follow::to_end(reply.operation, "Check", "checking", &client, context).await?;
-    follow::tell(&ended, context);
+    follow::to_end(reply.operation, "Check", "checking", client, context).await
+}
+
+/// Turns findings into a failure.
+pub(crate) fn ensure_sound(ended: &Operation, repository: &str) -> anyhow::Result<()> {
     let Some(JobResult::Check(result)) = &ended.result else {
         return Err(malformed("Check", "result"));
     };
@@ -49,9 +64,8 @@ pub(crate) async fn run(args: CheckArgs, context: &Context) -> anyhow::Result<()
     Err(Fault::new(
         Exit::Integrity,
         format!(
-            "{} in repository {}",
+            "{} in repository {repository}",
             counted(findings, "finding"),
-            args.repository
         ),
     )
     .advise("`tidemark repair` mends what it can, with --from also out of a second copy")

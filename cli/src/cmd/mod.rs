@@ -4,6 +4,7 @@ pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod checkpoint;
 mod completions;
+pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod demo;
 mod doctor;
@@ -20,6 +21,7 @@ pub(crate) mod push;
 pub(crate) mod repair;
 pub(crate) mod repo;
 pub(crate) mod restore;
+pub(crate) mod schedule;
 pub(crate) mod snapshot;
 mod status;
 pub(crate) mod volume;
@@ -44,6 +46,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         Command::Check(args) => check::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
         Command::Copy(args) => copy::run(*args, context).await,
+        Command::Schedule(command) => schedule::run(command, context).await,
         other => interrupt.guard(run_simple(other, context)).await,
     }
 }
@@ -59,6 +62,7 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Job(command) => job::run(command, context).await,
         Command::Snapshots(args) => points::run(args, context).await,
         Command::Forget(args) => forget::run(*args, context).await,
+        Command::Config(command) => config::run(command, context).await,
         Command::Doctor => doctor::run(context).await,
         Command::Completions { shell } => completions::run(shell),
         Command::Pull(_)
@@ -70,6 +74,7 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         | Command::Prune(_)
         | Command::Check(_)
         | Command::Repair(_)
-        | Command::Copy(_) => unreachable!("run() takes these itself"),
+        | Command::Copy(_)
+        | Command::Schedule(_) => unreachable!("run() takes these itself"),
     }
 }

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use tidemark_proto::v1::PruneRequest;
+use tidemark_proto::v1::{Operation, PruneRequest};
 
-use crate::{cmd::follow, context::Context, units};
+use crate::{client::Client, cmd::follow, context::Context, units};
 
 #[derive(clap::Args, Clone, Debug)]
 #[command(after_help = "\
@@ -34,9 +34,18 @@ pub(crate) async fn run(args: PruneArgs, context: &Context) -> anyhow::Result<()
         max_waste_percent: Some(args.max_waste),
         dry_run: args.dry_run,
     };
-    let mut repositories = client.repositories();
-    let reply = follow::begin(context, repositories.prune(request)).await?;
-    let ended = follow::to_end(reply.operation, "Prune", "pruning", &client, context).await?;
+    let ended = whole(request, &client, context).await?;
     follow::tell(&ended, context);
     Ok(())
+}
+
+/// A prune to its end.
+pub(crate) async fn whole(
+    request: PruneRequest,
+    client: &Client,
+    context: &Context,
+) -> anyhow::Result<Operation> {
+    let mut repositories = client.repositories();
+    let reply = follow::begin(context, repositories.prune(request)).await?;
+    follow::to_end(reply.operation, "Prune", "pruning", client, context).await
 }

@@ -2,8 +2,8 @@
 
 use serde_json::json;
 use tidemark_proto::v1::{
-    Event, GetServerInfoRequest, ListSnapshotsRequest, Severity, Snapshot, Trust, Volume,
-    VolumeState, WatchEventsRequest,
+    Event, GetServerInfoRequest, GetServerInfoResponse, ListSnapshotsRequest, Severity, Snapshot,
+    Trust, Volume, VolumeState, WatchEventsRequest,
 };
 
 use crate::{
@@ -12,6 +12,7 @@ use crate::{
     context::Context,
     json as as_json,
     output::counted,
+    text::plain,
 };
 
 /// A store fuller than this is worth a word.
@@ -38,7 +39,8 @@ pub(crate) async fn run(context: &Context) -> anyhow::Result<()> {
     let operations = job::list(&client, true).await?;
     let repositories = repo::list_if_any(&client).await?;
     let warnings = latest_warnings(&client).await?;
-    let trouble = trouble(&volumes);
+    let mut trouble = trouble(&volumes);
+    trouble.extend(of_configuration(&info));
     let out = &context.out;
     out.document(&json!({
         "server": as_json::server_info(&info),
@@ -147,6 +149,18 @@ fn trouble(volumes: &[Volume]) -> Vec<String> {
         }
     }
     lines
+}
+
+/// A configuration that is not in force, or not in full.
+fn of_configuration(info: &GetServerInfoResponse) -> Vec<String> {
+    let Some(status) = &info.configuration else {
+        return Vec::new();
+    };
+    status
+        .problems
+        .iter()
+        .map(|problem| format!("configuration: {}", plain(problem)))
+        .collect()
 }
 
 async fn latest_warnings(client: &Client) -> anyhow::Result<Vec<Event>> {

@@ -8,6 +8,7 @@ mod bytes;
 mod calls;
 mod catalog;
 mod command;
+mod configuration;
 mod history;
 mod journal;
 mod kernel;
@@ -199,6 +200,12 @@ pub const TARGETS: &[Target] = &[
         crate::protocol::extents,
     ),
     Target::new("heat-map", MIB, command::heat_map, command::heat_maps),
+    Target::new(
+        "configuration",
+        4 * MIB,
+        configuration::file,
+        configuration::files,
+    ),
     Target::new("sizes", 64 * KIB, command::sizes, command::some_sizes),
 ];
 

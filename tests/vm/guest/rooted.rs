@@ -48,7 +48,14 @@ impl Rooted {
         let daemon = Command::new("chroot")
             .arg(root)
             .args(["tidemarkd", "serve", "--runtime-dir", "/run/tm"])
-            .args(["--state-dir", "/run/tm-state", "--group", "root"])
+            .args([
+                "--state-dir",
+                "/run/tm-state",
+                "--group",
+                "root",
+                "--config",
+                "/dev/null",
+            ])
             .stdin(Stdio::null())
             .spawn()
             .expect("a daemon can be started");

@@ -16,7 +16,10 @@ use tidemark_store::catalog::{EventRecord, FullPolicy};
 
 use super::fake::{Fake, Journal};
 use crate::{
-    host::lvm::{Found, Group, LvmError, Name, Wanted},
+    host::{
+        hook::{Hook, HookEnded},
+        lvm::{Found, Group, LvmError, Name, Wanted},
+    },
     manager::{
         AreaChoice, AttachArgs, Clock, Config, CreateArgs, Error, FreezeFailed, Frozen, HostOps,
         LogicalVolumes, Manager, Mounts, Pending, Snapshot, Thawed, Volume,
@@ -188,6 +191,9 @@ pub(crate) struct Kernel {
     pub(crate) refuse: AtomicBool,
     pub(crate) watchdog_strikes: AtomicBool,
     pub(crate) group: Arc<FakeGroup>,
+    /// Hooks that ran, and programs that fail.
+    pub(crate) hooks: Mutex<Vec<Hook>>,
+    pub(crate) failing_hooks: Mutex<Vec<String>>,
     journal: Journal,
 }
 
@@ -231,6 +237,19 @@ impl HostOps for Kernel {
                 journal: Arc::clone(&self.journal),
                 held: !self.watchdog_strikes.load(Ordering::SeqCst),
             }) as Box<dyn Frozen>)
+        })
+    }
+
+    fn hook(&self, hook: Hook) -> Pending<'_, HookEnded> {
+        Box::pin(async move {
+            let line = format!("hook {}", hook.words.join(" "));
+            let failure = self.failing_hooks.lock().unwrap().contains(&hook.words[0]);
+            self.journal.lock().unwrap().push(line);
+            self.hooks.lock().unwrap().push(hook);
+            HookEnded {
+                failure: failure.then(|| "it ended with 3".to_owned()),
+                output: "said so".to_owned(),
+            }
         })
     }
 

@@ -4,6 +4,7 @@ mod areas;
 pub(crate) mod bench;
 mod cutting;
 pub(crate) mod fake;
+mod hooks;
 mod leasing;
 mod restarting;
 mod volumes;

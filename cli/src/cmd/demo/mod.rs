@@ -108,6 +108,8 @@ async fn prepare(
         .arg(&runtime)
         .arg("--state-dir")
         .arg(work.join("state"))
+        // Not the host's own volumes.
+        .args(["--config", "/dev/null"])
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
