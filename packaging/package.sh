@@ -3,11 +3,17 @@
 #
 # PROGRAMS is a folder with tidemark and tidemarkd, for example target/release. The .deb and the
 # .rpm are put into OUT under names that tell no version. `make package` builds and calls this.
+# TIDEMARK_PACKAGE_QUICK=1 compresses little, for tests.
 set -euo pipefail
 programs=$(realpath "$1") out=$(realpath -m "$2")
 cd "$(dirname "$0")/.."
 version=${3:-$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
+packaging/tools.sh
 export PATH=$PWD/target/tools/bin:$PATH
+fast=() little=()
+if [ -n "${TIDEMARK_PACKAGE_QUICK-}" ]; then
+	fast=(--fast) little=(--payload-compress gzip)
+fi
 work=target/package
 mkdir -p "$out" "$work"
 # One at a time: the places are fixed by agent/Cargo.toml.
@@ -22,7 +28,7 @@ cat >"$work/changelog.Debian" <<-END
 
 	 -- The Tidemark developers <tidemark@localhost>  $(date --utc --date="@$(git log -1 --format=%ct 2>/dev/null || date +%s)" -R)
 END
-cargo deb --quiet --no-build --no-strip -p tidemark-agent --deb-version "$version-1" --output "$out/tidemark.deb"
+cargo deb --quiet "${fast[@]}" --no-build --no-strip -p tidemark-agent --deb-version "$version-1" --output "$out/tidemark.deb" >/dev/null
 
 packaging/stage.sh "$programs" "$work/rpm" rpm
 {
@@ -38,4 +44,4 @@ packaging/stage.sh "$programs" "$work/rpm" rpm
 	done
 	echo "]"
 } >"$work/rpm.toml"
-cargo generate-rpm -p agent --metadata-overwrite "$work/rpm.toml" --output "$out/tidemark.rpm"
+cargo generate-rpm -p agent "${little[@]}" --metadata-overwrite "$work/rpm.toml" --output "$out/tidemark.rpm"
