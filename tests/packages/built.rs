@@ -10,17 +10,17 @@ use std::{
 use tidemark_tests::programs::{ours, succeed, workspace};
 
 /// Both packages, and a later version of one.
-pub struct Built {
+pub(crate) struct Built {
     /// The .deb.
-    pub deb: PathBuf,
+    pub(crate) deb: PathBuf,
     /// The same under a higher version.
-    pub newer: PathBuf,
+    pub(crate) newer: PathBuf,
     /// The .rpm.
-    pub rpm: PathBuf,
+    pub(crate) rpm: PathBuf,
 }
 
 /// Makes them.
-pub fn packages() -> &'static Built {
+pub(crate) fn packages() -> &'static Built {
     static BUILT: OnceLock<Built> = OnceLock::new();
     BUILT.get_or_init(|| {
         let programs = ours("tidemarkd");

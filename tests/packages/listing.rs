@@ -18,18 +18,18 @@ const BOOKS: [&str; 5] = [
 
 /// A tree: each path with its mode, owner and content.
 #[derive(Debug)]
-pub struct Listing(BTreeMap<PathBuf, String>);
+pub(crate) struct Listing(BTreeMap<PathBuf, String>);
 
 impl Listing {
     /// Looks at all of it but what is mounted there.
-    pub fn of(root: &Path) -> Self {
+    pub(crate) fn of(root: &Path) -> Self {
         let mut found = BTreeMap::new();
         walk(root, root, &mut found);
         Self(found)
     }
 
     /// Paths that are new, gone or other than in `before`.
-    pub fn since(&self, before: &Self) -> Vec<String> {
+    pub(crate) fn since(&self, before: &Self) -> Vec<String> {
         let all = self.0.keys().chain(before.0.keys());
         let mut changed: Vec<_> = all
             .filter(|path| self.0.get(*path) != before.0.get(*path))

@@ -19,11 +19,11 @@ const INCLUDED: &str = "systemd,systemd-sysv,udev,kmod,fuse3,e2fsprogs";
 const MARK: &str = "--ended-with--";
 
 /// Releases that the package is for.
-pub const RELEASES: [&str; 2] = ["bookworm", "trixie"];
+pub(crate) const RELEASES: [&str; 2] = ["bookworm", "trixie"];
 
 /// A release's smallest system with what the package needs, in a namespace of its own: no
 /// network, no process of the host. Gone when dropped, with all that runs in it.
-pub struct Root {
+pub(crate) struct Root {
     world: World,
     shell: Child,
     says: ChildStdin,
@@ -32,7 +32,7 @@ pub struct Root {
 
 impl Root {
     /// A clean one, in which nothing was done yet.
-    pub fn of(release: &str) -> Self {
+    pub(crate) fn of(release: &str) -> Self {
         let world = World::new();
         let folder = world.path("root");
         fs::create_dir(&folder).expect("a folder can be made");
@@ -69,23 +69,23 @@ impl Root {
     }
 
     /// A path in it, as the host has it.
-    pub fn path(&self, inside: &str) -> PathBuf {
+    pub(crate) fn path(&self, inside: &str) -> PathBuf {
         self.world.path("root").join(inside.trim_start_matches('/'))
     }
 
     /// Puts a file of the host into it.
-    pub fn put(&self, file: &Path, inside: &str) {
+    pub(crate) fn put(&self, file: &Path, inside: &str) {
         fs::copy(file, self.path(inside)).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
     }
 
     /// Runs a command; gives its exit status and all that it printed.
-    pub fn run(&mut self, command: &str) -> (i32, String) {
-        write!(
-            self.says,
-            "{{ {command}\n}} </dev/null 2>&1; echo; echo {MARK} $?\n"
-        )
-        .and_then(|()| self.says.flush())
-        .expect("the shell listens");
+    pub(crate) fn run(&mut self, command: &str) -> (i32, String) {
+        let whole =
+            format!("{{ {command}\n}} </dev/null 2>&1; status=$?; echo; echo {MARK} $status\n");
+        self.says
+            .write_all(whole.as_bytes())
+            .and_then(|()| self.says.flush())
+            .expect("the shell listens");
         let mut printed = String::new();
         loop {
             let before = printed.len();
@@ -101,14 +101,14 @@ impl Root {
     }
 
     /// Runs a command that must succeed; gives what it printed.
-    pub fn ok(&mut self, command: &str) -> String {
+    pub(crate) fn ok(&mut self, command: &str) -> String {
         let (status, printed) = self.run(command);
         assert_eq!(status, 0, "{command}\n{printed}");
         printed
     }
 
     /// Installs or upgrades to the package.
-    pub fn install(&mut self, deb: &Path) -> String {
+    pub(crate) fn install(&mut self, deb: &Path) -> String {
         self.put(deb, "/package.deb");
         let said = self.ok("apt-get -qq --yes --no-install-recommends install /package.deb");
         self.ok("rm /package.deb");

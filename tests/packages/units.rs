@@ -25,11 +25,12 @@ const UNITS: [&str; 6] = [
     "tidemark-backup@nightly.timer",
 ];
 
-/// A volume that is needed before what is mounted, as the generator arranges it.
-const EARLY: &str = "mkdir -p /etc/systemd/system/local-fs-pre.target.wants \
+/// A volume that is needed before what is mounted, as the generator arranges it. Wanted by local-fs.target,
+/// since nothing need want local-fs-pre.target but the volume itself.
+const EARLY: &str = "mkdir -p /etc/systemd/system/local-fs.target.wants \
     /etc/systemd/system/tidemark-volume@data.service.d; \
     ln -s /usr/lib/systemd/system/tidemark-volume@.service \
-    /etc/systemd/system/local-fs-pre.target.wants/tidemark-volume@data.service; \
+    /etc/systemd/system/local-fs.target.wants/tidemark-volume@data.service; \
     printf '[Unit]\\nAfter=dev-vg-data.device\\nWants=dev-vg-data.device\\n' \
     > /etc/systemd/system/tidemark-volume@data.service.d/devices.conf; \
     printf '[Unit]\\nBefore=local-fs.target\\n[Mount]\\nWhat=/dev/vg/data\\nWhere=/data\\n' \
