@@ -7,6 +7,7 @@
 # make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
 # make bench-vm what layers cost over the same disk, on two kernels in virtual machines (as root)
+# make package a .deb and an .rpm, into target/packages (PROGRAMS=target/debug: of the programs there)
 # make deps    install what a plain Debian 12 lacks; the other targets do so themselves
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -27,9 +28,11 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	qemu-system-x86_64=qemu-system-x86 busybox=busybox-static cpio=cpio modprobe=kmod xz=xz-utils \
 	dmsetup=dmsetup lvm=lvm2 cryptsetup=cryptsetup-bin stress-ng=stress-ng fs_mark=fsmark \
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
+	lintian=lintian mmdebstrap=mmdebstrap rpm=rpm rpmlint=rpmlint mandoc=mandoc \
+	dpkg-shlibdeps=dpkg-dev strip=binutils systemd-analyze=systemd unshare=util-linux \
 	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
-.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm root
+.PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm package root
 
 help:
 	grep '^# make' Makefile | cut -c3-
@@ -76,6 +79,16 @@ build: deps
 lint: deps
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+
+# The programs that are packaged, without the symbols; PROGRAMS=target/debug takes those as they are.
+PROGRAMS := target/release
+
+package: deps
+	if [ "$(PROGRAMS)" = target/release ]; then
+		$(CARGO) build --quiet --release --package tidemark-agent --package tidemark-cli --bins
+	fi
+	packaging/package.sh $(PROGRAMS) target/packages
+	ls -l target/packages
 
 root:
 	if [ "$$(id -u)" != 0 ]; then

@@ -105,6 +105,12 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
+    /// Write the manual's pages into a directory; for those who package
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        directory: PathBuf,
+    },
     /// Show the whole job on a throw-away volume, and prove each step
     Demo(demo::DemoArgs),
 }
@@ -156,6 +162,9 @@ mod tests {
             "config reload",
             "schedule list",
             "schedule run nightly --config file",
+            "volume detach data --force",
+            "volume detach --all",
+            "volume hand-over --all",
         ] {
             let words = ["tidemark"].into_iter().chain(line.split(' '));
             assert!(Args::try_parse_from(words).is_ok(), "{line}");
@@ -166,6 +175,8 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         use ErrorKind::{ArgumentConflict as Conflict, MissingRequiredArgument as Missing};
         for (line, kind) in [
+            ("volume detach", Missing),
+            ("volume hand-over data --all", Conflict),
             ("backup data", Missing),
             ("backup --to r", Missing),
             ("backup --to r data --group g", Conflict),

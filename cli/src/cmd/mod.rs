@@ -13,6 +13,7 @@ pub(crate) mod follow;
 pub(crate) mod forget;
 pub(crate) mod group;
 pub(crate) mod job;
+mod manual;
 pub(crate) mod outcome;
 pub(crate) mod points;
 pub(crate) mod prune;
@@ -65,6 +66,7 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Config(command) => config::run(command, context).await,
         Command::Doctor => doctor::run(context).await,
         Command::Completions { shell } => completions::run(shell),
+        Command::Manual { directory } => manual::run(&directory),
         Command::Pull(_)
         | Command::Push(_)
         | Command::Demo(_)

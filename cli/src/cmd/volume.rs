@@ -1,6 +1,7 @@
 //! `tidemark volume`: what is protected.
 
 mod area;
+mod each;
 
 use std::{
     path::{Component, Path, PathBuf},
@@ -9,11 +10,11 @@ use std::{
 
 use anyhow::Context as _;
 use clap::{Subcommand, ValueEnum};
-use serde_json::{Value, json};
+use serde_json::Value;
 use tidemark_proto::v1::{
-    AreaLogicalVolume, AttachVolumeRequest, Candidate, DetachVolumeRequest, FullPolicy,
-    GetVolumeRequest, HandOverVolumeRequest, ListCandidatesRequest, ListVolumesRequest,
-    ResetTrackingRequest, StoreConfig, TrackingDurability, TransportKind, Volume,
+    AreaLogicalVolume, AttachVolumeRequest, Candidate, FullPolicy, GetVolumeRequest,
+    ListCandidatesRequest, ListVolumesRequest, ResetTrackingRequest, StoreConfig,
+    TrackingDurability, TransportKind, Volume,
 };
 use uuid::Uuid;
 
@@ -38,8 +39,8 @@ pub(crate) enum Command {
     Attach(AttachArgs),
     /// Take the interposer away; tracking of the volume ends
     Detach {
-        /// The volume
-        name: String,
+        #[command(flatten)]
+        which: each::Which,
         /// Release live snapshots rather than refuse
         #[arg(long)]
         force: bool,
@@ -55,8 +56,8 @@ pub(crate) enum Command {
     Candidates,
     /// Go on with the server that is installed now, as after an upgrade; writes wait for a moment
     HandOver {
-        /// The volume, attached by ublk
-        name: String,
+        #[command(flatten)]
+        which: each::Which,
     },
     /// Start tracking anew: every older checkpoint requires a full backup
     Reset {
@@ -158,15 +159,9 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
     let out = &context.out;
     match command {
         Command::Attach(args) => attach(args, &client, context).await,
-        Command::Detach { name, force } => {
-            let request = DetachVolumeRequest {
-                name: name.clone(),
-                force,
-            };
-            client.volumes().detach_volume(request).await?;
-            out.document(&json!({ "detached": name }));
-            out.say(format!("volume {name} detached"));
-            Ok(())
+        Command::Detach { which, force } => {
+            let act = |name| each::detach(name, force, &client, context);
+            which.each("detached", &client, context, act).await
         }
         Command::List => {
             let all = list(&client).await?;
@@ -176,7 +171,10 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         }
         Command::Status { name } => status(name, &client, context).await,
         Command::Candidates => candidates(&client, context).await,
-        Command::HandOver { name } => hand_over(name, &client, context).await,
+        Command::HandOver { which } => {
+            let act = |name| each::hand_over(name, &client, context);
+            which.each("handed over", &client, context, act).await
+        }
         Command::Reset { name, reason } => {
             let request = ResetTrackingRequest { name, reason };
             let volume = client
@@ -194,26 +192,6 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
             Ok(())
         }
     }
-}
-
-async fn hand_over(name: String, client: &Client, context: &Context) -> anyhow::Result<()> {
-    let request = HandOverVolumeRequest { name };
-    let answer = client.volumes().hand_over_volume(request).await?;
-    let answer = answer.into_inner();
-    let volume = answer
-        .volume
-        .ok_or_else(|| malformed("HandOverVolume", "volume"))?;
-    let paused = units::from_proto(&answer.paused.unwrap_or_default());
-    let mut document = as_json::volume(&volume);
-    document["paused_seconds"] = json!(paused.as_secs_f64());
-    context.out.document(&document);
-    context.out.say(format!(
-        "volume {}: served by process {}; writes waited for at most {:.3} s",
-        volume.name,
-        volume.server_pid,
-        paused.as_secs_f64()
-    ));
-    Ok(())
 }
 
 async fn attach(args: AttachArgs, client: &Client, context: &Context) -> anyhow::Result<()> {

@@ -144,8 +144,8 @@ impl Index {
     }
 }
 
-/// The mirror of the host's own sources.
-fn mirror() -> String {
+/// The mirror of the host's own sources, or the public one.
+pub fn mirror() -> String {
     let output = run(Command::new("apt-get").args([
         "indextargets",
         "--format",
