@@ -8,7 +8,9 @@
 //!
 //! To add a story, write it in `guest/`; the table below and the end of its name say whether CI
 //! tells it too. What goes on out here when a guest has ended is in `power.rs` and `write_log.rs`.
+//! Stories of a whole Debian with systemd are in `boot/`.
 
+mod boot;
 mod power;
 mod write_log;
 
