@@ -49,7 +49,7 @@ fn a_volume_is_tracked_over_a_reboot_and_a_power_cut_and_left_whole_by_a_purge()
             is_without_us
             is "logical volumes" "$(lvs --noheadings --options lv_name vg | tr -d ' ')" data
             is "mapped devices" "$(dmsetup ls --noheadings | cut -f1)" vg-data
-            ! pgrep -f tidemarkd || fail "a process is left"
+            ! grep -s tidemark /proc/[0-9]*/comm || fail "a process is left"
             for left in /etc/tidemark /var/lib/tidemark /run/tidemark /usr/sbin/tidemarkd; do
                 [ ! -e $left ] || fail "$left is left"
             done

@@ -72,7 +72,7 @@ protect_data() {
 	attach_data
 	is_over_ublk
 	tidemark repo init vault /var/backups/vault
-	back_up
+	back_up >/dev/null
 	volume .lineage >/root/lineage
 }
 
