@@ -10,7 +10,6 @@ const AREA: (&str, &str) = (r"dev-vg-data\x2darea.device", "the story takes it a
 /// How the operator learns of it.
 const SAID: &str = r#"
     is_without_us
-    is "jobs that hang" "$(systemctl list-jobs --no-legend | grep -v story || true)" ""
     eventually "the daemon answers" tidemark status
     await_volume .trust.trust BROKEN
     [ -n "$(volume .trust.reason)" ] || fail "no reason"

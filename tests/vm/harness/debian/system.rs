@@ -21,7 +21,7 @@ use crate::{
 /// The data disk, /dev/vdb in a guest; sparse.
 const DATA_BYTES: u64 = 2048 * MIB;
 /// A safety net for a guest that hangs, not a measure of anything.
-const BUDGET: Duration = Duration::from_secs(20 * 60);
+const BUDGET: Duration = Duration::from_secs(12 * 60);
 /// Emulation may take a guest down that has done nothing wrong; see `telling`.
 const TRIES: usize = 4;
 /// The kernel's last word before a clean end.
