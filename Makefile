@@ -2,7 +2,7 @@
 # make test    everything that must pass: formatting, lints, unit and integration tests (as root)
 # make concurrency explore what the data plane's threads can do with each other (test does so too)
 # make fuzz    look for bytes that break a decoder, FUZZ_SECONDS long (test does so for a minute)
-# make test-vm every story on Debian's kernels in virtual machines, where test tells a part (as root)
+# make test-vm every story on Debian's kernels, and of a whole Debian that boots, where test tells a part (as root)
 # make test-faults 200 cycles over disks that fail and writers that die, where test tells a few (as root)
 # make simulate 100 million operations of the simulated engine: OPERATIONS=, SEED= and JOBS= change it
 # make bench   the benchmarks of the README, as ratios within one run (as root)
@@ -30,7 +30,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	lintian=lintian mmdebstrap=mmdebstrap rpm=rpm rpmlint=rpmlint mandoc=mandoc \
 	dpkg-shlibdeps=dpkg-dev strip=binutils systemd-analyze=systemd unshare=util-linux \
-	fio=fio sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
+	fio=fio qemu-img=qemu-utils sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
 .PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm package root
 
@@ -112,7 +112,7 @@ test: root build lint concurrency fuzz
 	exit $$result
 
 test-vm: root build
-	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --nocapture --test-threads=1
+	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --include-ignored --nocapture --test-threads=1
 
 # TIDEMARK_SEED repeats the choices of a run.
 test-faults: root build

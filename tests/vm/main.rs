@@ -8,7 +8,11 @@
 //!
 //! To add a story, write it in `guest/`; the table below and the end of its name say whether CI
 //! tells it too. What goes on out here when a guest has ended is in `power.rs` and `write_log.rs`.
+//!
+//! Stories of a whole Debian are in `boot/`; those that CI has no time for are ignored tests:
+//! `cargo test --test vm boot::assembled -- --include-ignored --nocapture` tells one of them.
 
+mod boot;
 mod power;
 mod write_log;
 

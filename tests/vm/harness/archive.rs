@@ -16,6 +16,7 @@ const ALIGNMENT: u64 = 512;
 const DIRECTORY: u32 = 0o040_755;
 const LINK: u32 = 0o120_777;
 const PROGRAM: u32 = 0o100_755;
+const TEXT: u32 = 0o100_644;
 const CHARACTER_DEVICE: u32 = 0o020_600;
 
 /// An archive under construction.
@@ -93,6 +94,17 @@ impl<W: Write> Archive<W> {
         };
         self.parent(path)?;
         self.entry(path, &entry, bytes)
+    }
+
+    /// Adds a file that is only read.
+    pub fn text(&mut self, path: &str, text: &str) -> io::Result<()> {
+        let entry = Entry {
+            mode: TEXT,
+            size: size(text.len())?,
+            ..Entry::default()
+        };
+        self.parent(path)?;
+        self.entry(path, &entry, text.as_bytes())
     }
 
     /// Adds a file of the host; it can be run. Links are followed.

@@ -171,6 +171,19 @@ impl Kernel {
     }
 }
 
+impl Kernel {
+    /// The file of a module that may be built in instead; None when it is.
+    pub fn module(&self, name: &str) -> Option<PathBuf> {
+        let folder = self.modules.join("lib/modules").join(&self.release);
+        let list = sources::read(&folder.join("modules.dep"));
+        let mut paths = list
+            .lines()
+            .filter_map(|line| Some(line.split_once(':')?.0));
+        let path = paths.find(|path| module_name(path) == name)?;
+        Some(folder.join(path))
+    }
+}
+
 impl fmt::Display for Kernel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Linux {} (Debian {})", self.release, self.version)

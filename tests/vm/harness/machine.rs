@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::{
     accel::Accel,
     borrowed::Files,
-    cache,
+    cache, debian,
     disk::Disk,
     initramfs,
     kernel::Kernel,
@@ -33,10 +33,20 @@ const BUDGET: Duration = Duration::from_secs(25 * 60);
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=7 panic=-1 panic_on_oops=1 mitigations=off \
     random.trust_cpu=on tsc=reliable net.ifnames=0 printk.devkmsg=on";
 
+/// What a guest boots into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum System {
+    /// A script beside the host's programs, all of it in memory.
+    Script,
+    /// The Debian on the first disk.
+    Debian,
+}
+
 /// What a guest is made of.
 #[derive(Debug)]
 pub struct Machine {
     kernel: Kernel,
+    system: System,
     memory_mib: u64,
     disks: Vec<Disk>,
     files: Files,
@@ -50,12 +60,22 @@ impl Machine {
     pub fn new(kernel: &Kernel) -> Self {
         Self {
             kernel: kernel.clone(),
+            system: System::Script,
             memory_mib: 2048,
             disks: Vec::new(),
             files: Files::new(),
             budget: BUDGET,
             echo: false,
             command_line: COMMAND_LINE.to_owned(),
+        }
+    }
+
+    /// Boots the Debian on the first disk, whose systemd runs the script when it has come up.
+    pub fn debian(self) -> Self {
+        let machine = self.parameter(debian::COMMAND_LINE);
+        Self {
+            system: System::Debian,
+            ..machine
         }
     }
 
@@ -112,7 +132,10 @@ impl Machine {
         let folder = cache::scratch();
         let path = |name: &str| folder.path().join(name);
         let initrd = path("initrd");
-        initramfs::assemble(&self.kernel, script, &self.files, &initrd);
+        match self.system {
+            System::Script => initramfs::assemble(&self.kernel, script, &self.files, &initrd),
+            System::Debian => debian::assemble(&self.kernel, script, &self.files, &initrd),
+        }
         image::sparse(&path("results.raw"), RESULTS_BYTES);
         let complaints = fs::File::create(path("qemu.log")).expect("a log can be made");
         let mut child = self
@@ -155,20 +178,24 @@ impl Machine {
             .args(["-append", &self.command_line])
             .arg("-serial")
             .arg(format!("file:{}", folder.join("kernel.log").display()))
-            .args(["-serial", "stdio"]);
+            .args(["-serial", "stdio"])
+            .arg("-serial")
+            .arg(format!("file:{}", folder.join("journal.log").display()));
         for (number, disk) in self.disks.iter().enumerate() {
-            add_disk(&mut qemu, disk.path(), &format!("disk{number}"));
+            add_disk(&mut qemu, disk, &format!("disk{number}"));
         }
-        add_disk(&mut qemu, &folder.join("results.raw"), "results");
+        let results = Disk::open(&folder.join("results.raw"));
+        add_disk(&mut qemu, &results, "results");
         qemu
     }
 }
 
-fn add_disk(qemu: &mut Command, path: &Path, name: &str) {
-    let file = path.display().to_string().replace(',', ",,");
+fn add_disk(qemu: &mut Command, disk: &Disk, name: &str) {
+    let file = disk.path().display().to_string().replace(',', ",,");
+    let format = disk.format();
     qemu.arg("-drive")
         .arg(format!(
-            "file={file},format=raw,if=none,id={name},cache=writeback,discard=unmap"
+            "file={file},format={format},if=none,id={name},cache=writeback,discard=unmap"
         ))
         .arg("-device")
         .arg(format!("virtio-blk-pci,drive={name},serial={name}"));
@@ -250,7 +277,7 @@ impl Guest {
             panic!(
                 "the guest never said {beginning:?}\n{}\n--- kernel\n{}",
                 self.console,
-                self.kernel_log()
+                self.log("kernel.log")
             )
         })
     }
@@ -303,23 +330,25 @@ impl Guest {
         while let Ok(line) = self.lines.recv() {
             self.take(&line);
         }
-        let kernel_log = self.kernel_log();
+        let kernel_log = self.log("kernel.log");
+        let journal = self.log("journal.log");
         let folder = self.folder.take().expect("a guest ends once");
         let outcome = Outcome {
             ended,
             console: std::mem::take(&mut self.console),
             kernel_log,
+            journal,
             complaints: fs::read_to_string(folder.path().join("qemu.log")).unwrap_or_default(),
             results: unpack(folder.path()),
         };
         (outcome, folder)
     }
 
-    fn kernel_log(&self) -> String {
+    fn log(&self, name: &str) -> String {
         let Some(folder) = &self.folder else {
             return String::new();
         };
-        let bytes = fs::read(folder.path().join("kernel.log")).unwrap_or_default();
+        let bytes = fs::read(folder.path().join(name)).unwrap_or_default();
         String::from_utf8_lossy(&bytes).replace('\r', "")
     }
 }

@@ -12,6 +12,7 @@
 //! warnings   what a kernel log must not hold
 //! story      tests that run in a guest: finding them, running them one by one
 //! telling    stories told in guests, one after the other, each judged for itself
+//! debian     a whole Debian with systemd on a disk, over several boots
 //! ```
 //!
 //! What is fetched and made is kept below `target/vm` and survives; `TIDEMARK_VM_CACHE` names
@@ -21,6 +22,7 @@ pub mod accel;
 pub mod archive;
 pub mod borrowed;
 pub mod cache;
+pub mod debian;
 pub mod disk;
 pub mod initramfs;
 pub mod kernel;

@@ -37,6 +37,8 @@ pub struct Outcome {
     pub console: String,
     /// What the kernel said from its start.
     pub kernel_log: String,
+    /// What the journal of a whole system told, as it was written.
+    pub journal: String,
     /// What QEMU itself complained about.
     pub complaints: String,
     /// A folder with what the guest left in /results; empty after a kill. It lives as long as the
@@ -64,9 +66,10 @@ impl Outcome {
     /// Console and kernel log for a human: the ends of both.
     pub fn report(&self) -> String {
         format!(
-            "--- console\n{}\n--- kernel\n{}\n--- qemu\n{}",
+            "--- console\n{}\n--- kernel\n{}\n--- journal\n{}\n--- qemu\n{}",
             tail(&self.console, 200),
             tail(&self.kernel_log, 120),
+            tail(&self.journal, 200),
             self.complaints
         )
     }

@@ -15,7 +15,8 @@ use crate::programs::{printed, run, succeed};
 
 /// Where Debian is when the host's own sources do not say.
 const PUBLIC_MIRROR: &str = "http://deb.debian.org/debian";
-const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+/// What Debian's own packages are signed with.
+pub(super) const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 /// Where kernels come from: those of the next release, of its backports, and the newest.
 const SUITES: &str = "trixie trixie-backports sid";
 /// For how long a fetched index is good. A kernel of yesterday serves a test as well.

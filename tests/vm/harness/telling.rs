@@ -253,6 +253,7 @@ mod tests {
             ended: Ended::Died,
             console: String::new(),
             kernel_log: LOG.into(),
+            journal: String::new(),
             complaints: String::new(),
             results: "/".into(),
         };
