@@ -57,11 +57,6 @@ impl VolumePaths {
         self.dir.join("log")
     }
 
-    /// How its unit's last start went, in one line.
-    pub fn outcome(&self) -> PathBuf {
-        self.dir.join("outcome")
-    }
-
     /// There once the volume was taken from its servers, which had died again and again; holds
     /// the cause.
     pub fn fallen_back(&self) -> PathBuf {

@@ -3,11 +3,14 @@
 //! ```text
 //! /etc/tidemark/volumes/data.args, with --early  ->  local-fs-pre.target wants tidemark-volume@data.service,
 //!                                                    which comes after the devices that it needs
+//! /etc/tidemark/tidemark.toml, [backup.nightly]  ->  timers.target wants tidemark-backup@nightly.timer,
+//!                                                    which has its calendar
 //! ```
 //!
 //! A generator that fails must not keep a machine from starting: what cannot be read is told to the
 //! kernel's log, and left out.
 
+mod schedules;
 mod unit_name;
 
 use std::{
@@ -41,6 +44,9 @@ pub struct GenerateArgs {
 
 /// Writes units.
 pub fn run(args: &GenerateArgs) {
+    if let Err(error) = schedules::write(&args.normal, &args.config_dir.join("tidemark.toml")) {
+        complain(&error);
+    }
     let files = match fs::read_dir(args.config_dir.join("volumes")) {
         Ok(files) => files,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return,

@@ -137,7 +137,6 @@ pub(super) fn clean_up(entry: &Entry) {
         paths.control_socket(),
         paths.device_link(),
         paths.log(),
-        paths.outcome(),
         paths.lock(),
         paths.fallen_back(),
     ] {

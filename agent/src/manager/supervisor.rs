@@ -82,20 +82,10 @@ impl Manager {
                 Err(error) => error,
             };
             entry.set_health(Health::Down(why.message.clone()));
-            if let Ok(cause) = fs::read_to_string(entry.paths.fallen_back()) {
-                match self.taken_by_systemd(entry, &cause).await {
-                    Ok(()) => return,
-                    Err(error) => tracing::error!(volume = entry.name(), %error, "cannot be noted"),
-                }
+            if self.was_taken_by_systemd(entry).await {
+                return;
             }
-            let stopped = match &self.config.units {
-                Some(units) => units.was_stopped(entry).await,
-                None => false,
-            };
-            let end = match stopped {
-                true => End::Restart,
-                false => entry.how_it_ended().await,
-            };
+            let end = self.how_it_ended(entry).await;
             if end != End::Restart && !std::mem::replace(&mut lost, true) {
                 // Beside the restart: the catalog may lie on the very volume that waits for it.
                 let (manager, entry, why) = (Arc::clone(self), Arc::clone(entry), why.clone());
@@ -204,11 +194,31 @@ impl Manager {
         }
     }
 
-    /// systemd had the volume given back to its host.
-    async fn taken_by_systemd(&self, entry: &Entry, cause: &str) -> Result<(), Error> {
+    /// How the last server ended; one that an administrator stopped is not missed.
+    async fn how_it_ended(&self, entry: &Entry) -> End {
+        match &self.config.units {
+            Some(units) if units.was_stopped(entry).await => End::Restart,
+            _ => entry.how_it_ended().await,
+        }
+    }
+
+    /// Whether systemd had the volume given back to its host, which then is noted.
+    async fn was_taken_by_systemd(&self, entry: &Entry) -> bool {
+        let Ok(cause) = fs::read_to_string(entry.paths.fallen_back()) else {
+            return false;
+        };
         let _work = entry.work.lock().await;
-        self.distrust(entry, Some(cause)).await?;
-        self.fell_back(entry, cause).await
+        let noted = async {
+            self.distrust(entry, Some(&cause)).await?;
+            self.fell_back(entry, &cause).await
+        };
+        match noted.await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::error!(volume = entry.name(), %error, "that it fell back cannot be noted");
+                false
+            }
+        }
     }
 
     async fn tell_lost(&self, entry: &Entry, why: &Error) {

@@ -58,6 +58,7 @@ impl Units {
     /// The volume is served no more.
     pub(super) fn forget(&self, entry: &Entry) -> Result<(), Error> {
         let path = self.file(entry.name());
+        let _ = fs::remove_file(outcome(entry.name()));
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(failed(entry, &path, &error))
@@ -72,7 +73,7 @@ impl Units {
         let name = entry.name();
         let unit = unit(name);
         let started = systemctl(&["start", &unit], START_WITHIN).await;
-        let told = fs::read_to_string(entry.paths.outcome()).unwrap_or_default();
+        let told = fs::read_to_string(outcome(name)).unwrap_or_default();
         match (started, parse(name, told.trim_end())) {
             (Ok(_), told) => told,
             // What the server said of it is better than what systemd says.
@@ -113,6 +114,11 @@ fn is_stopped(shown: &str) -> bool {
     value("ActiveState") == Some("inactive")
         && value("Result") == Some("success")
         && value("InactiveEnterTimestampMonotonic").is_some_and(|at| at != "0")
+}
+
+/// Where the unit has its server's one line of outcome.
+fn outcome(volume: &str) -> PathBuf {
+    PathBuf::from(format!("/run/tidemark-{volume}.outcome"))
 }
 
 fn unit(volume: &str) -> String {

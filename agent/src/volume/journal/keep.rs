@@ -70,24 +70,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
     }
 
-    /// Has the area tell nothing of this volume from now on; whether it does within a time. Tracking
-    /// in memory goes on.
-    pub async fn close_journal(&self, why: &str, within: Duration) -> bool {
-        const STEP: Duration = Duration::from_millis(10);
-        self.journal.close(why);
-        let mut left = within;
-        while !self.journal.has_ended() && !left.is_zero() {
-            self.clock.sleep(STEP).await;
-            left = left.saturating_sub(STEP);
-        }
-        self.journal.has_ended()
-    }
-
-    /// Whether the area tells all that is known, exactly: a start of the host would lose nothing.
-    pub fn is_settled(&self) -> bool {
-        self.journal.is_settled()
-    }
-
     /// I7: what was told no longer counts, and changes go on untold.
     async fn give_up(&self, why: &str) {
         // Before any change goes on untold, if the area still listens.

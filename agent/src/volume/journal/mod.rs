@@ -20,6 +20,7 @@
 //! tells nothing rather than too little, and begun anew with an image once the area works again.
 //! Nothing is missing then, because marks in memory never stop.
 
+mod closing;
 mod copies;
 mod endings;
 mod image;
@@ -421,33 +422,6 @@ impl Journal {
         drop(queue);
         self.done.notify(usize::MAX);
         self.work.notify(usize::MAX);
-    }
-
-    /// Has nothing told any more, for good; [`Journal::has_ended`] says when the area holds nothing.
-    fn close(&self, why: &str) {
-        self.closed.store(true, SeqCst);
-        self.suspend(why);
-        self.closing.notify(usize::MAX);
-    }
-
-    fn has_ended(&self) -> bool {
-        !self.durable || self.ended.load(SeqCst)
-    }
-
-    /// Whether all is told, and nothing counts as being changed.
-    fn is_settled(&self) -> bool {
-        if !self.durable {
-            return true;
-        }
-        let queue = self.queue();
-        let told = queue.packer.is_empty() && self.written.load(Acquire) >= queue.batch;
-        let rests = queue.activating.is_empty() && self.regions.count() == 0;
-        let known = queue
-            .watch
-            .seen
-            .as_ref()
-            .is_some_and(|seen| seen.sum.is_some());
-        queue.suspended.is_some() || (told && rests && known && queue.inexact.is_empty())
     }
 
     /// Why tracking was suspended, once.
