@@ -24,7 +24,7 @@ for program in sbin/tidemarkd bin/tidemark; do
 done
 tidemark=$root/usr/bin/tidemark
 
-for unit in "$here"/systemd/*.{service,socket,timer}; do
+for unit in "$here"/systemd/*.{service,socket,target,timer}; do
 	put 644 "$unit" "usr/lib/systemd/system/${unit##*/}"
 done
 put 755 "$here/systemd/tidemark-generator" usr/lib/systemd/system-generators/tidemark-generator

@@ -1,7 +1,7 @@
 //! What systemd is told of volumes while it loads its units (systemd.generator(7)).
 //!
 //! ```text
-//! /etc/tidemark/volumes/data.args, with --early  ->  local-fs-pre.target wants tidemark-volume@data.service,
+//! /etc/tidemark/volumes/data.args, with --early  ->  local-fs.target wants tidemark-volume@data.service,
 //!                                                    which comes after the devices that it needs
 //! /etc/tidemark/tidemark.toml, [backup.nightly]  ->  timers.target wants tidemark-backup@nightly.timer,
 //!                                                    which has its calendar
@@ -92,12 +92,8 @@ fn volume(units: &Path, file: &Path) -> io::Result<()> {
         lines.push_str(&format!("Wants={devices}\nAfter={devices}\n"));
     }
     write(&units.join(format!("{unit}.d/50-devices.conf")), &lines)?;
-    want(
-        units,
-        "local-fs-pre.target",
-        &unit,
-        "tidemark-volume@.service",
-    )
+    // The unit comes before local-fs-pre.target, but nobody need want that one.
+    want(units, "local-fs.target", &unit, "tidemark-volume@.service")
 }
 
 fn value<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsString> {
@@ -162,7 +158,7 @@ mod tests {
             conf.contains(&format!("Wants={devices}\nAfter={devices}\n")),
             "{conf}"
         );
-        let wanted = units.join(format!("local-fs-pre.target.wants/{unit}"));
+        let wanted = units.join(format!("local-fs.target.wants/{unit}"));
         let template = Path::new(UNITS).join("tidemark-volume@.service");
         assert_eq!(fs::read_link(wanted).unwrap(), template);
     }

@@ -112,7 +112,9 @@ fn find_any(
     let seen = Anchor::of_path(&args.origin).ok();
     let device = seen.and_then(Anchor::device);
     let journal = state_dir.join(JOURNAL);
-    let must = args.transport == TransportArg::Ublk;
+    // What is served before file systems are mounted is a block device, whose users would not find it
+    // by another way.
+    let must = args.transport == TransportArg::Ublk || args.early;
     let features = match driver {
         Err(why) if must => return Err(StartError::NoUblk { why }),
         Err(_) => return portable(args, state_dir, seen),
