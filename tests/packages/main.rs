@@ -125,8 +125,7 @@ fn the_manual_is_well_formed_and_whole() {
     assert!(pages.len() > 50, "{} pages", pages.len());
     let lint = run(Command::new("mandoc")
         .args(["-T", "lint", "-W", "warning"])
-        .args(&pages)
-        .current_dir(tree.path("usr/share/man")));
+        .args(pages.iter().filter(|page| !is_alias(page))));
     assert!(lint.status.success(), "{}", printed(&lint));
     let names: BTreeSet<_> = pages
         .iter()
@@ -241,6 +240,11 @@ fn purging_keeps_what_is_not_the_packages_own() {
         let words = format!("{folder} stays, since it holds what is not the package's");
         assert!(said.contains(&words), "{said}");
     }
+}
+
+/// Whether a page only names another one: a link would do, which rpms made by cargo cannot hold.
+fn is_alias(page: &Path) -> bool {
+    fs::read_to_string(page).is_ok_and(|text| text.starts_with(".so "))
 }
 
 /// Every file below a folder.

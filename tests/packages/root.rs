@@ -5,6 +5,8 @@ use std::{
     io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use tidemark_tests::{
@@ -118,6 +120,15 @@ impl Root {
 
 impl Drop for Root {
     fn drop(&mut self) {
+        // A server that is killed under a mounted file system is, as the last in its namespace, the one
+        // that unmounts it, and waits for itself: until then no sync on this host ends.
+        let _ = self.says.write_all(b"umount /mnt\nexit\n");
+        for _ in 0..100 {
+            if matches!(self.shell.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
         // The first process of the namespace: the others end with it.
         let _ = self.shell.kill();
         let _ = self.shell.wait();
