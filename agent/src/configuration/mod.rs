@@ -177,6 +177,9 @@ impl Configured {
         };
         self.manager.configure(fresh.volumes.clone());
         let mut outcome = self.reconcile(&fresh, &in_force).await;
+        if let Err(error) = self.manager.tell_systemd().await {
+            outcome.failed.push(error.message);
+        }
         if fresh.daemon != in_force.daemon {
             let what = "[daemon] is taken up when the agent starts: `systemctl restart tidemarkd`";
             outcome.left.push(what.to_owned());

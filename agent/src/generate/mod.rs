@@ -25,6 +25,8 @@ use unit_name::of_device;
 
 /// The argument of a volume that is to be served before file systems are mounted.
 pub const EARLY: &str = "--early";
+/// What a volume needs of its unit where it is presented by the portable transport.
+const PORTABLE: &str = "/usr/lib/tidemark/portable.conf";
 /// Where packages put units.
 const UNITS: &str = "/usr/lib/systemd/system";
 
@@ -76,10 +78,17 @@ fn volume(units: &Path, file: &Path) -> io::Result<()> {
     if arguments.first().and_then(|first| first.to_str()) != Some(name) {
         return Err(io::Error::other("it is of a volume of another name"));
     }
+    let unit = format!("tidemark-volume@{name}.service");
+    if may_be_portable(&arguments) {
+        link(
+            &units.join(format!("{unit}.d")),
+            "60-portable.conf",
+            Path::new(PORTABLE),
+        )?;
+    }
     if !arguments.iter().any(|argument| argument == EARLY) {
         return Ok(());
     }
-    let unit = format!("tidemark-volume@{name}.service");
     let devices: Vec<String> = ["--origin", "--area"]
         .iter()
         .filter_map(|option| value(&arguments, option))
@@ -96,6 +105,13 @@ fn volume(units: &Path, file: &Path) -> io::Result<()> {
     want(units, "local-fs.target", &unit, "tidemark-volume@.service")
 }
 
+/// Whether a volume may be presented as a file, which others see in the host's namespace of mounts only.
+fn may_be_portable(arguments: &[OsString]) -> bool {
+    let is_device =
+        value(arguments, "--origin").is_some_and(|path| Path::new(path).starts_with("/dev"));
+    !is_device || value(arguments, "--transport").is_some_and(|asked| asked == "portable")
+}
+
 fn value<'a>(arguments: &'a [OsString], option: &str) -> Option<&'a OsString> {
     let at = arguments.iter().position(|argument| argument == option)?;
     arguments.get(at + 1)
@@ -109,8 +125,12 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 /// Has a target want an instance of a template.
 fn want(units: &Path, target: &str, unit: &str, template: &str) -> io::Result<()> {
     let wants = units.join(format!("{target}.wants"));
-    fs::create_dir_all(&wants)?;
-    match symlink(Path::new(UNITS).join(template), wants.join(unit)) {
+    link(&wants, unit, &Path::new(UNITS).join(template))
+}
+
+fn link(folder: &Path, name: &str, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    match symlink(to, folder.join(name)) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         made => made,
     }
@@ -181,6 +201,23 @@ mod tests {
             config_dir: "/nowhere".into(),
         };
         run(&args);
+    }
+
+    #[test]
+    fn what_may_be_a_file_is_let_out_of_its_sandbox() {
+        let (_dir, units) = generated(&[
+            ("image.args", &["image", "--origin", "/srv/vm.img"]),
+            (
+                "device.args",
+                &["device", "--origin", "/dev/sdb", "--transport", "portable"],
+            ),
+            ("late.args", &["late", "--origin", "/dev/vg/data"]),
+        ]);
+        for name in ["image", "device"] {
+            let conf = units.join(format!("tidemark-volume@{name}.service.d/60-portable.conf"));
+            assert_eq!(fs::read_link(conf).unwrap(), Path::new(PORTABLE));
+        }
+        assert!(!units.join("tidemark-volume@late.service.d").exists());
     }
 
     #[test]

@@ -13,6 +13,7 @@
 
 use std::{fs, sync::Arc, time::Duration};
 
+use tidemark_config::Assemble;
 use tidemark_proto::v1::{EventKind, Severity};
 use tidemark_store::catalog::VolumeRecord;
 use tokio::time::{Instant, sleep};
@@ -180,7 +181,10 @@ impl Manager {
                 ),
             ));
         }
-        units.keep(&self.config.paths, entry, again)?;
+        units.keep(&self.config.paths, entry, again, self.assemble(entry))?;
+        if !again && let Err(why) = units.look_again().await {
+            tracing::warn!(volume = entry.name(), why, "its unit may lack settings");
+        }
         let origin = units.start(entry).await?;
         self.keep_arguments(entry)?;
         Ok(origin)
@@ -189,9 +193,33 @@ impl Manager {
     /// Keeps what the next server of a volume that had one is started with as the catalog has it.
     pub(super) fn keep_arguments(&self, entry: &Entry) -> Result<(), Error> {
         match &self.config.units {
-            Some(units) => units.keep(&self.config.paths, entry, true),
+            Some(units) => {
+                let assemble = self.assemble(entry);
+                units.keep(&self.config.paths, entry, true, assemble)
+            }
             None => Ok(()),
         }
+    }
+
+    fn assemble(&self, entry: &Entry) -> Assemble {
+        let configured = self.configured(entry.name());
+        configured.map_or(Assemble::Auto, |volume| volume.assemble)
+    }
+
+    /// Has systemd take up a configuration that changed: when volumes are assembled, and schedules.
+    pub async fn tell_systemd(&self) -> Result<(), Error> {
+        let Some(units) = &self.config.units else {
+            return Ok(());
+        };
+        for entry in self.registry.all() {
+            self.keep_arguments(&entry)?;
+        }
+        let told = async {
+            units.look_again().await?;
+            units.start_timers().await
+        };
+        told.await
+            .map_err(|why| Error::internal(format!("schedules are not taken up: {why}")))
     }
 
     /// How the last server ended; one that an administrator stopped is not missed.

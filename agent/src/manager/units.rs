@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use tidemark_config::Assemble;
 use tidemark_store::catalog::{Transport, VolumeRecord};
 use tokio::{process::Command, time::timeout};
 
@@ -43,12 +44,23 @@ impl Units {
         self.folder.join(format!("{volume}.args"))
     }
 
-    /// Keeps the arguments of a volume's next server.
-    pub(super) fn keep(&self, paths: &Paths, entry: &Entry, again: bool) -> Result<(), Error> {
+    /// Keeps the arguments of a volume's next server. `assemble`: what the configuration says.
+    pub(super) fn keep(
+        &self,
+        paths: &Paths,
+        entry: &Entry,
+        again: bool,
+        assemble: Assemble,
+    ) -> Result<(), Error> {
         let mut arguments = arguments_of(paths, entry, again);
         // The role is in the unit's command line.
         arguments.remove(0);
-        if is_early(&entry.record) {
+        let early = match assemble {
+            Assemble::Auto => is_early(&entry.record),
+            Assemble::Boot => true,
+            Assemble::Late => false,
+        };
+        if early {
             arguments.push("--early".into());
         }
         let path = self.file(entry.name());
@@ -84,6 +96,21 @@ impl Units {
             )),
         }
         .map_err(|error| error.on_volume(name))
+    }
+
+    /// Has systemd look at the arguments and the configuration again: units have settings from them.
+    pub(super) async fn look_again(&self) -> Result<(), String> {
+        systemctl(&["daemon-reload"], ASK_WITHIN * 6)
+            .await
+            .map(drop)
+    }
+
+    /// Starts the timers of schedules that are new, after [`Units::look_again`].
+    pub(super) async fn start_timers(&self) -> Result<(), String> {
+        // Those that run already are left alone.
+        systemctl(&["start", "timers.target"], ASK_WITHIN)
+            .await
+            .map(drop)
     }
 
     /// Has a volume given back to its host.

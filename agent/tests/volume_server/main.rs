@@ -165,24 +165,22 @@ fn a_successor_goes_on_where_a_killed_server_stopped() {
 }
 
 #[test]
-fn sigterm_stops_only_what_nobody_uses() {
+fn sigterm_leaves_what_was_tracked() {
     let dir = tempfile::tempdir().unwrap();
     let Some(setup) = Setup::new(dir.path()) else {
         return;
     };
     let mut server = setup.start();
-    server.client().snapshot(SNAPSHOT);
-    server.signal(Signal::SIGTERM);
-    // The answer to a stop after it shows that the signal was looked at.
-    let mut client = server.client();
-    assert_eq!(
-        client.refusal(Call::Stop(Stop { force: false })),
-        FailureKind::Busy
-    );
-    assert!(!server.has_ended());
-    client.ask(release(&SNAPSHOT.0));
+    let cut = server.client().snapshot(SNAPSHOT);
+    let before = server.client().describe();
     server.signal(Signal::SIGTERM);
     assert!(server.wait().success());
+    let second = setup.start();
+    let after = second.client().describe();
+    assert_eq!((&after.lineage, after.epoch), (&cut.lineage, before.epoch));
+    assert_eq!(after.snapshots.len(), 1);
+    second.client().ask(Call::Stop(Stop { force: true }));
+    assert!(second.wait().success());
 }
 
 #[test]
