@@ -170,7 +170,7 @@ fn sigterm_leaves_what_was_tracked() {
     let Some(setup) = Setup::new(dir.path()) else {
         return;
     };
-    let mut server = setup.start();
+    let server = setup.start();
     let cut = server.client().snapshot(SNAPSHOT);
     let before = server.client().describe();
     server.signal(Signal::SIGTERM);
