@@ -14,6 +14,8 @@ use std::{
     path::Path,
 };
 
+/// The argument of a volume that is to be served before file systems are mounted.
+pub const EARLY: &str = "--early";
 /// More than any volume has, in bytes.
 const MAX_BYTES: u64 = 64 << 10;
 

@@ -20,11 +20,9 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::argfile;
+use crate::argfile::{self, EARLY};
 use unit_name::of_device;
 
-/// The argument of a volume that is to be served before file systems are mounted.
-pub const EARLY: &str = "--early";
 /// What a volume needs of its unit where it is presented by the portable transport.
 const PORTABLE: &str = "/usr/lib/tidemark/portable.conf";
 /// Where packages put units.

@@ -61,7 +61,7 @@ impl Units {
             Assemble::Late => false,
         };
         if early {
-            arguments.push("--early".into());
+            arguments.push(argfile::EARLY.into());
         }
         let path = self.file(entry.name());
         argfile::write(&path, &arguments).map_err(|error| failed(entry, &path, &error))
