@@ -18,6 +18,7 @@ use super::{
     ioctl, loopdev,
     mounts::{MountTable, unescape},
     openers::{Opener, openers},
+    patience::patiently,
 };
 use crate::disk::{file::FileDisk, sys};
 
@@ -138,6 +139,12 @@ pub enum ClaimError {
 
 /// Takes `path` exclusively for reading and writing.
 pub fn claim(path: &Path, purpose: Purpose) -> Result<Claimed, ClaimError> {
+    let is_taken =
+        |error: &ClaimError| matches!(error, ClaimError::Open { .. } | ClaimError::Busy { .. });
+    patiently(is_taken, || claim_now(path, purpose))
+}
+
+fn claim_now(path: &Path, purpose: Purpose) -> Result<Claimed, ClaimError> {
     let failed = |source| io_error(path, source);
     let before = fs::metadata(path).map_err(failed)?;
     let kind = before.file_type();

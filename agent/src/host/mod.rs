@@ -19,6 +19,7 @@ pub mod lvm;
 pub mod memory_dir;
 pub mod mounts;
 pub mod openers;
+pub mod patience;
 pub mod probe;
 pub mod shutdown;
 pub mod stack;

@@ -14,7 +14,7 @@ use nix::{
 };
 
 use super::outcome::StartFailure;
-use crate::host::memory_dir;
+use crate::host::{memory_dir, patience};
 
 /// The area's file or device cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -137,7 +137,7 @@ impl AreaFile {
             .mode(0o600)
             .open(path)
             .map_err(at)?;
-        match file.try_lock() {
+        match patience::lock(&file) {
             Ok(()) => Ok(Self {
                 path: path.to_owned(),
                 file,

@@ -15,8 +15,6 @@ use std::{
         Arc,
         mpsc::{Sender, SyncSender},
     },
-    thread,
-    time::Duration,
 };
 
 use futures_lite::future::block_on;
@@ -33,14 +31,11 @@ use super::{
 };
 use crate::{
     disk::{Disk, cached::CachedDisk, file::FileDisk, ring::RingDisk},
-    host::{claim::Claimed, device::Anchor, memory_dir, stack},
+    host::{claim::Claimed, device::Anchor, memory_dir, patience, stack},
     paths::{Paths, VolumePaths},
     transport::ublk::Limits,
     volume::{Continuity, Options, SystemClock},
 };
-
-const LOCK_ATTEMPTS: u32 = 20;
-const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// A volume that is served.
 pub(super) struct Running {
@@ -177,22 +172,13 @@ pub(super) fn volume_paths(args: &VolumeArgs) -> Result<VolumePaths, StartError>
 pub(super) fn lock(args: &VolumeArgs, paths: &VolumePaths) -> Result<File, StartError> {
     let path = paths.lock();
     let file = File::create(&path).map_err(StartError::io("creating", &path))?;
-    for attempt in 1.. {
-        match file.try_lock() {
-            Ok(()) => break,
-            // The control plane takes it for a moment to see whether a server lives.
-            Err(TryLockError::WouldBlock) if attempt < LOCK_ATTEMPTS => thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::WouldBlock) => {
-                return Err(StartError::Running {
-                    name: args.name.clone(),
-                });
-            }
-            Err(TryLockError::Error(source)) => {
-                return Err(StartError::io("locking", &path)(source));
-            }
-        }
+    match patience::lock(&file) {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StartError::Running {
+            name: args.name.clone(),
+        }),
+        Err(TryLockError::Error(source)) => Err(StartError::io("locking", &path)(source)),
     }
-    Ok(file)
 }
 
 /// A store or a log on the volume that it serves is a deadlock at the first write under a

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use tidemark_proto::v1::OperationState;
 
 use super::{target::create, *};
+use crate::host::patience;
 
 const CAPACITY: u64 = 8 << 20;
 
@@ -224,7 +225,7 @@ async fn an_aborted_session_lets_go_of_its_target() {
     let other = File::open(bench.path()).unwrap();
     assert!(other.try_lock().is_err());
     bench.restores.abort(&id).await.unwrap();
-    other.try_lock().unwrap();
+    patience::lock(&other).unwrap();
     drop(other);
     assert_eq!(
         bench.restores.get(&id).unwrap().state,
