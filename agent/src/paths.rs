@@ -93,6 +93,11 @@ impl VolumePaths {
         self.live().is_symlink()
     }
 
+    /// Whether the host has the volume from us, though its server may be dead.
+    pub fn is_presented(&self) -> bool {
+        self.device_link().is_symlink()
+    }
+
     /// Symbolic link to the block device that is to be mounted.
     pub fn device_link(&self) -> PathBuf {
         self.dir.join("device")

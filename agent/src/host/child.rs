@@ -9,13 +9,13 @@ use std::{
 };
 
 use nix::{
-    sys::signal::{Signal, kill},
+    sys::signal::{Signal, killpg},
     unistd::Pid,
 };
 
 /// How long one that is told to end may take to put things right, and a pipe may stay open after
 /// its program's end.
-const GRACE: Duration = Duration::from_secs(10);
+pub(crate) const GRACE: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(10);
 
 /// Reads a pipe beside the program, so that it never waits for a reader.
@@ -46,16 +46,19 @@ pub(crate) fn wait(child: &mut Child, within: Duration) -> io::Result<Option<Exi
     }
 }
 
-/// Asks it to end, since it may be in the middle of a change; then makes it. One that hangs in the
-/// kernel is left to a thread that waits for it.
+/// Asks it to end, with all that it started, since it may be in the middle of a change; then makes
+/// them. It must be in a process group of its own.
 pub(crate) fn end(mut child: Child) {
-    if let Ok(pid) = i32::try_from(child.id()) {
-        // It may have ended just now.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    let group = i32::try_from(child.id()).map(Pid::from_raw);
+    let tell = |signal| {
+        // They may have ended just now.
+        let _ = group.map(|group| killpg(group, signal));
+    };
+    tell(Signal::SIGTERM);
+    let ended = wait(&mut child, GRACE);
+    tell(Signal::SIGKILL);
+    if !matches!(ended, Ok(Some(_))) {
+        // One that hangs in the kernel is left to a thread that waits for it.
+        thread::spawn(move || child.wait());
     }
-    if let Ok(Some(_)) = wait(&mut child, GRACE) {
-        return;
-    }
-    let _ = child.kill();
-    thread::spawn(move || child.wait());
 }

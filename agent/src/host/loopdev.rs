@@ -13,6 +13,7 @@ use super::{
     device::{Anchor, DeviceNumber, FileIdentity, block_devices},
     ioctl,
     mounts::MountTable,
+    patience::patiently,
 };
 
 /// Logical block size: what every file system and tool copes with.
@@ -131,7 +132,12 @@ impl LoopDevice {
             let path = path.clone();
             move |source| LoopError::Device { what, path, source }
         };
-        let file = open_node(number, true).map_err(failed("opening"))?;
+        let file = match open_node(number, true) {
+            Ok(file) => file,
+            // Another process took it, and is letting go of it.
+            Err(error) if error.raw_os_error() == Some(libc::ENXIO) => return Ok(None),
+            Err(error) => return Err(failed("opening")(error)),
+        };
         let mut flags = 0;
         for (wanted, flag) in [
             (options.read_only, ioctl::LO_FLAGS_READ_ONLY),
@@ -245,12 +251,14 @@ pub fn user_of(number: DeviceNumber) -> Option<String> {
     if let Some(holder) = number.holders().first() {
         return Some(format!("held by {}", holder.description()));
     }
-    let exclusive = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_EXCL)
-        .open(number.node());
+    let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+    let exclusive = patiently(is_busy, || {
+        let mut options = OpenOptions::new();
+        options.read(true).custom_flags(libc::O_EXCL);
+        options.open(number.node())
+    });
     match exclusive {
-        Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+        Err(error) if is_busy(&error) => {
             Some("held exclusively, or mounted in another mount namespace".to_owned())
         }
         _ => None,

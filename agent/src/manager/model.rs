@@ -80,6 +80,8 @@ pub struct NotServed {
     pub why: String,
     /// The volume was taken from its servers, and the host uses it without us.
     pub fell_back: bool,
+    /// Nothing waits for a server: what the host writes to the volume now is not tracked.
+    pub untracked: bool,
 }
 
 /// A volume as its server describes it.

@@ -113,10 +113,12 @@ impl Manager {
                 Health::FellBack(why) => NotServed {
                     why,
                     fell_back: true,
+                    untracked: true,
                 },
                 _ => NotServed {
                     why: error.message,
                     fell_back: false,
+                    untracked: !entry.paths.is_presented(),
                 },
             }),
         }

@@ -116,18 +116,17 @@ pub(super) fn volume(volume: Volume) -> v1::Volume {
     };
     match volume.live {
         Ok(live) => with_live(known, live),
-        Err(not) if not.fell_back => v1::Volume {
-            state: v1::VolumeState::FellBack.into(),
-            trust: Some(v1::TrustReport {
-                trust: v1::Trust::Broken.into(),
-                reason: not.why,
-                ..v1::TrustReport::default()
-            }),
-            ..known
-        },
         Err(not) => v1::Volume {
+            state: match not.fell_back {
+                true => v1::VolumeState::FellBack.into(),
+                false => known.state,
+            },
             trust: Some(v1::TrustReport {
-                trust: v1::Trust::Unspecified.into(),
+                // Of a server that died, the next one knows what it tracked.
+                trust: match not.untracked {
+                    true => v1::Trust::Broken.into(),
+                    false => v1::Trust::Unspecified.into(),
+                },
                 reason: not.why,
                 ..v1::TrustReport::default()
             }),

@@ -1,6 +1,6 @@
 //! A control plane that dies, and servers that do.
 
-use std::time::Duration;
+use std::{os::unix::fs::symlink, time::Duration};
 
 use tidemark_proto::private::SnapshotFate;
 use tidemark_store::{catalog::SnapshotState, units::Id};
@@ -80,14 +80,13 @@ async fn a_server_that_dies_is_told_and_found_again() {
     // It cannot be started: the program is not there. That is told once, however often it fails.
     tokio::time::sleep(Duration::from_millis(900)).await;
     assert_eq!(count(&manager, "VOLUME_SERVER_LOST").await, 1);
-    let volume = manager.volume("a").await.unwrap();
-    assert!(
-        volume
-            .live
-            .unwrap_err()
-            .why
-            .contains("/nonexistent/tidemarkd")
-    );
+    let not_served = manager.volume("a").await.unwrap().live.unwrap_err();
+    assert!(not_served.why.contains("/nonexistent/tidemarkd"));
+    // What the host writes waits for a server where it has the volume from us, and else passes by.
+    assert!(not_served.untracked);
+    symlink("/dev/null", bench.paths().volume("a").device_link()).unwrap();
+    let not_served = manager.volume("a").await.unwrap().live.unwrap_err();
+    assert!(!not_served.untracked);
 
     fake.state().begin_lineage("host restarted");
     fake.state().pid = 4343;
