@@ -111,7 +111,7 @@ test: root build lint concurrency fuzz
 	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log
 	exit $$result
 
-test-vm: root build package
+test-vm: root build
 	TIDEMARK_VM=all $(CARGO) test --workspace --test vm -- --include-ignored --nocapture --test-threads=1
 
 # TIDEMARK_SEED repeats the choices of a run.

@@ -1,14 +1,13 @@
 //! Volumes that are attached while the package comes and goes, with the real agent.
 
-use crate::{
-    built::packages,
-    root::{RELEASES, Root},
-};
+use tidemark_tests::packaged::{Package, successor};
+
+use crate::root::{RELEASES, Root};
 
 /// A system in which the agent serves a volume of a file, by FUSE.
 fn with_a_volume() -> Root {
     let mut root = Root::of(RELEASES[0]);
-    root.install(&packages().deb);
+    root.install(Package::under_test().path());
     root.ok("tidemarkd serve >/var/log/tidemarkd 2>&1 & sleep 0; \
              until test -S /run/tidemark/tidemark.sock; do sleep 0.1; done");
     root.ok("truncate -s 64M /data.img && mkfs.ext4 -q /data.img");
@@ -54,7 +53,7 @@ fn removal_refuses_where_nobody_can_detach() {
 fn an_upgrade_says_which_volumes_it_could_not_hand_over() {
     let mut root = with_a_volume();
     // By FUSE there is no hand-over. tests/vm tells of those by ublk, under load.
-    let said = root.install(&packages().newer);
+    let said = root.install(successor().path());
     for words in ["not handed over: data", "tidemark volume hand-over --all"] {
         assert!(said.contains(words), "{words} is not in\n{said}");
     }

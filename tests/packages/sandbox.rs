@@ -5,11 +5,12 @@
 
 use std::{fs, process::Command};
 
-use crate::{
-    built::packages,
-    root::{RELEASES, Root},
+use tidemark_tests::{
+    packaged::Package,
+    programs::{printed, run},
 };
-use tidemark_tests::programs::{printed, run};
+
+use crate::root::{RELEASES, Root};
 
 /// Runs what is to be told, and ends the container: systemd halts at once on SIGRTMIN+13.
 const STORY: &str = "[Service]\nType=oneshot\n\
@@ -33,7 +34,7 @@ const MASKED: [&str; 8] = [
 /// what the script printed.
 fn booted(prepare: &str, script: &str) -> String {
     let mut root = Root::of(RELEASES[0]);
-    root.install(&packages().deb);
+    root.install(Package::under_test().path());
     for unit in MASKED {
         root.ok(&format!("systemctl mask {unit}"));
     }

@@ -1,9 +1,8 @@
 //! The units, as the systemd of each release understands them.
 
-use crate::{
-    built::packages,
-    root::{RELEASES, Root},
-};
+use tidemark_tests::packaged::Package;
+
+use crate::root::{RELEASES, Root};
 
 /// What each may be exposed to at most, by `systemd-analyze security`.
 ///
@@ -45,7 +44,7 @@ const EARLY: &str = "mkdir -p /etc/systemd/system/local-fs.target.wants \
 fn every_release_understands_them() {
     for release in RELEASES {
         let mut root = Root::of(release);
-        root.install(&packages().deb);
+        root.install(Package::under_test().path());
         root.ok(EARLY);
         for unit in UNITS {
             let said = root.ok(&format!("systemd-analyze verify --man=no {unit}"));
@@ -71,7 +70,7 @@ fn every_release_understands_them() {
 fn an_early_volume_makes_no_cycle_at_boot() {
     for release in RELEASES {
         let mut root = Root::of(release);
-        root.install(&packages().deb);
+        root.install(Package::under_test().path());
         root.ok(EARLY);
         let boot = "systemd-analyze verify --man=no default.target";
         let said = root.ok(boot);
@@ -87,7 +86,7 @@ fn an_early_volume_makes_no_cycle_at_boot() {
 #[test]
 fn the_portable_transport_stays_in_the_hosts_namespace_of_mounts() {
     let mut root = Root::of(RELEASES[1]);
-    root.install(&packages().deb);
+    root.install(Package::under_test().path());
     let drop_ins = "/etc/systemd/system/tidemark-volume@.service.d";
     root.ok(&format!(
         "mkdir -p {drop_ins} && cp /usr/lib/tidemark/portable.conf {drop_ins}"

@@ -4,7 +4,6 @@
 use super::{Host, last_number};
 
 #[test]
-#[ignore = "the package; make test-vm tells it"]
 fn a_volume_is_tracked_over_a_reboot_and_a_power_cut_and_left_whole_by_a_purge() {
     let mut host = Host::new("assembled");
     host.boot(

@@ -10,7 +10,10 @@ mod plain;
 mod scheduled;
 mod upgraded;
 
-use tidemark_tests::vm::debian::{Boot, Package, System};
+use tidemark_tests::{
+    packaged::Package,
+    vm::debian::{Boot, System},
+};
 
 /// What the scripts of stories with Tidemark say besides.
 const WORDS: &str = include_str!("words.sh");

@@ -1,7 +1,7 @@
 //! What a Debian does without Tidemark, so that what the other stories show is Tidemark's; and that
 //! the harness sees what it is to see.
 
-use tidemark_tests::vm::debian::{Package, System};
+use tidemark_tests::{packaged::Package, vm::debian::System};
 
 use super::last_number;
 

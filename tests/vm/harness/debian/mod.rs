@@ -5,7 +5,6 @@
 //! initrd    mounts it, puts what a boot brings along into /run, hands over to systemd
 //! system    one machine: its disks from boot to boot, each boot judged
 //! journal   what a journal must not tell
-//! package   the package under test, and others made of it or beside it
 //! ```
 //!
 //! A boot's script is run by `story.service` when multi-user.target is there; `words.sh` has what
@@ -14,12 +13,10 @@
 
 mod initrd;
 pub mod journal;
-pub mod package;
 mod root;
 mod system;
 
 pub(super) use initrd::assemble;
-pub use package::Package;
 pub use system::{Boot, System};
 
 /// What each boot of it has on the kernel's command line besides.
