@@ -7,8 +7,8 @@ use clap_complete::Shell;
 
 use crate::{
     cmd::{
-        backup, check, checkpoint, config, copy, demo, events, forget, group, job, points, prune,
-        pull, push, repair, repo, restore, schedule, snapshot, volume,
+        backup, check, checkpoint, config, copy, demo, diagnostics, doctor, events, forget, group,
+        job, points, prune, pull, push, repair, repo, restore, schedule, snapshot, status, volume,
     },
     exit::EXIT_CODES,
 };
@@ -93,13 +93,15 @@ pub(crate) enum Command {
     Schedule(schedule::Command),
     /// What happened
     Events(events::EventsArgs),
-    /// Volumes, trust, stores, snapshots, leases, repositories and operations on one page
-    Status,
+    /// Whether all is well, what is not and what to do about it, and how everything stands
+    Status(status::StatusArgs),
     /// Operations: long work of the agent
     #[command(subcommand)]
     Job(job::Command),
-    /// What this host can do, and why not the rest
-    Doctor,
+    /// What this host lacks, and the command that mends it; asks the daemon where it answers
+    Doctor(doctor::DoctorArgs),
+    /// Put what whoever helps needs to know into one file, without secrets; sends it nowhere
+    Diagnostics(diagnostics::DiagnosticsArgs),
     /// Completions for a shell, on standard output
     Completions {
         /// Which shell

@@ -22,6 +22,7 @@ Exit codes:
  12  denied, or a repository's key does not fit
  13  a full backup is required
  14  integrity: data does not match its hash, an image is not valid, or a repository is damaged
+ 15  something needs the operator: what `status` and `doctor` say besides 0
 130  interrupted";
 
 /// An exit code.
@@ -44,6 +45,8 @@ pub(crate) enum Exit {
     FullRequired = 13,
     /// Bytes are not what they should be.
     Integrity = 14,
+    /// All was told, and something of it needs the operator.
+    Attention = 15,
     /// A signal ended it.
     Interrupted = 130,
 }

@@ -9,6 +9,7 @@ mod exit;
 #[cfg(test)]
 mod fake;
 mod heatmap;
+mod host;
 mod image;
 mod json;
 mod output;

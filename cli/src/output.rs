@@ -104,6 +104,11 @@ impl Output {
         self.closed.load(Ordering::Relaxed)
     }
 
+    /// The reader went away, as somebody else saw.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+    }
+
     /// A line that was asked for; `--quiet` does not silence it, `--json` does.
     pub(crate) fn line(&self, text: impl AsRef<str>) {
         if !self.json {
@@ -176,7 +181,7 @@ impl Output {
 }
 
 /// The lines of a table.
-fn layout(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
+pub(crate) fn layout(heading: &[&str], rows: &[Vec<String>]) -> Vec<String> {
     let mut widths: Vec<usize> = heading.iter().map(|cell| cell.chars().count()).collect();
     for row in rows {
         for (width, cell) in widths.iter_mut().zip(row) {

@@ -1,6 +1,6 @@
 //! Sizes and time spans as people write and read them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 pub(crate) use tidemark_config::units::{parse_duration, parse_size};
 
@@ -33,6 +33,36 @@ pub(crate) fn span(time: Duration) -> String {
         }
         _ => format!("{} h {} min", us / 3_600_000_000, us / 60_000_000 % 60),
     }
+}
+
+/// `12 min`, `3 h 20 min`, `5 d 2 h`: how long ago something was.
+pub(crate) fn age(seconds: u64) -> String {
+    const MINUTE: u64 = 60;
+    const HOUR: u64 = 60 * MINUTE;
+    const DAY: u64 = 24 * HOUR;
+    match seconds {
+        0..MINUTE => format!("{seconds} s"),
+        MINUTE..HOUR => format!("{} min", seconds / MINUTE),
+        HOUR..DAY => format!("{} h {} min", seconds / HOUR, seconds % HOUR / MINUTE),
+        _ => format!("{} d {} h", seconds / DAY, seconds % DAY / HOUR),
+    }
+}
+
+/// A moment of a message in seconds since the UNIX epoch.
+pub(crate) fn seconds(at: &prost_types::Timestamp) -> u64 {
+    u64::try_from(at.seconds).unwrap_or(0)
+}
+
+/// `2026-11-22T08:00:00Z`.
+pub(crate) fn moment(seconds: u64) -> String {
+    let seconds = i64::try_from(seconds).unwrap_or(i64::MAX);
+    prost_types::Timestamp { seconds, nanos: 0 }.to_string()
+}
+
+/// Seconds since the UNIX epoch.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
 }
 
 /// `12.3 MiB/s`; over no time at all, none.
@@ -79,6 +109,10 @@ mod tests {
         assert_eq!(bytes(u64::MAX), "16777215.9 TiB");
         assert_eq!(span(Duration::from_micros(1500)), "1.5 ms");
         assert_eq!(span(Duration::from_secs(125)), "2 min 5 s");
+        assert_eq!(age(59), "59 s");
+        assert_eq!(age(11_000), "3 h 3 min");
+        assert_eq!(age(200_000), "2 d 7 h");
+        assert_eq!(moment(1_000_000_000), "2001-09-09T01:46:40Z");
         assert_eq!(per_cent(1, 8), "12.5 %");
         assert_eq!(per_cent(1, 0), "0.0 %");
     }

@@ -115,7 +115,9 @@ fn a_wrong_file_changes_nothing_and_its_lines_are_named_everywhere() {
         reloaded.stderr.contains("CONFIGURATION_WRONG"),
         "{reloaded:?}"
     );
-    let status = cli.ok(&["status"]);
+    let status = cli.run(&["status"]);
+    assert_eq!(status.code, Some(code::ATTENTION));
+    let status = status.stdout;
     for line in &lines {
         assert!(checked.stdout.contains(line), "{line}\n{checked:?}");
         assert!(reloaded.stderr.contains(line), "{line}\n{reloaded:?}");
@@ -155,8 +157,12 @@ fn the_volume_comes_first_also_where_the_file_is_wrong() {
         problems(&daemon)
     );
     assert!(happened(&daemon, EventKind::ConfigurationWrong));
-    let status = daemon.cli().ok(&["status"]);
-    assert!(status.contains("TO BE LOOKED AT"), "{status}");
+    let status = daemon.cli().run(&["status"]);
+    assert_eq!(status.code, Some(code::ATTENTION));
+    assert!(
+        status.stdout.starts_with("1 thing needs you:"),
+        "{status:?}"
+    );
 }
 
 #[test]

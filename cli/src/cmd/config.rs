@@ -161,7 +161,7 @@ fn lines(reply: &ReloadConfigurationResponse) -> Vec<String> {
 }
 
 /// The tables of a configuration as nested objects.
-fn as_json(read: &Configuration) -> Value {
+pub(crate) fn as_json(read: &Configuration) -> Value {
     let mut tree = Tree::default();
     read.tell(&mut tree);
     Value::Object(tree.root)

@@ -7,7 +7,8 @@ mod completions;
 pub(crate) mod config;
 pub(crate) mod copy;
 pub(crate) mod demo;
-mod doctor;
+pub(crate) mod diagnostics;
+pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod follow;
 pub(crate) mod forget;
@@ -24,7 +25,7 @@ pub(crate) mod repo;
 pub(crate) mod restore;
 pub(crate) mod schedule;
 pub(crate) mod snapshot;
-mod status;
+pub(crate) mod status;
 pub(crate) mod volume;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub(crate) async fn run(command: Command, context: &Context) -> anyhow::Result<(
         Command::Repair(args) => repair::run(args, context).await,
         Command::Copy(args) => copy::run(*args, context).await,
         Command::Schedule(command) => schedule::run(command, context).await,
+        Command::Status(args) => status::run(args, context).await,
         other => interrupt.guard(run_simple(other, context)).await,
     }
 }
@@ -59,12 +61,12 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         Command::Group(command) => group::run(command, context).await,
         Command::Checkpoint(command) => checkpoint::run(command, context).await,
         Command::Events(args) => events::run(args, context).await,
-        Command::Status => status::run(context).await,
         Command::Job(command) => job::run(command, context).await,
         Command::Snapshots(args) => points::run(args, context).await,
         Command::Forget(args) => forget::run(*args, context).await,
         Command::Config(command) => config::run(command, context).await,
-        Command::Doctor => doctor::run(context).await,
+        Command::Doctor(args) => doctor::run(args, context).await,
+        Command::Diagnostics(args) => diagnostics::run(args, context).await,
         Command::Completions { shell } => completions::run(shell),
         Command::Manual { directory } => manual::run(&directory),
         Command::Pull(_)
@@ -77,6 +79,7 @@ async fn run_simple(command: Command, context: &Context) -> anyhow::Result<()> {
         | Command::Check(_)
         | Command::Repair(_)
         | Command::Copy(_)
-        | Command::Schedule(_) => unreachable!("run() takes these itself"),
+        | Command::Schedule(_)
+        | Command::Status(_) => unreachable!("run() takes these itself"),
     }
 }

@@ -3,7 +3,7 @@
 install_tidemark() {
 	DEBIAN_FRONTEND=noninteractive apt-get install --quiet=2 --yes --no-install-recommends \
 		/run/story/with/tidemark.deb
-	eventually "the daemon answers" tidemark status
+	eventually "the daemon answers" tidemark volume list
 }
 
 # volume FIELD: of the volume data, as jq says it.

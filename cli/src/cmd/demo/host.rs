@@ -16,8 +16,8 @@ use nix::{
 use tokio::process::Command;
 
 use crate::{
-    cmd::doctor::{find_in_path, find_program},
     exit::{Exit, Fault},
+    host::program::{find_in_path, find_program},
     units,
 };
 

@@ -20,7 +20,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::cmd::doctor::find_in_path;
+use crate::host::program::find_in_path;
 
 /// Where the database is, from the mount point on.
 pub(super) const DATABASE: &str = "db/orders.db";

@@ -4,19 +4,19 @@
 //! written to a file, since the daemon may have been restarted before anybody asks.
 
 mod hook;
-mod record;
+pub(crate) mod record;
 mod run;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tidemark_config::{
     Backup, Configuration, DEFAULT_PATH,
     calendar::{Verdict, ask_systemd},
 };
 
 use crate::{cmd::config, context::Context, text::plain};
-use record::Records;
+use record::{Record, Records};
 
 /// What to do with schedules.
 #[derive(clap::Subcommand, Debug)]
@@ -73,36 +73,88 @@ impl PlaceArgs {
     }
 }
 
-fn list(place: &PlaceArgs, context: &Context) -> anyhow::Result<()> {
-    const HEADING: [&str; 6] = ["SCHEDULE", "VOLUMES", "TO", "WHEN", "NEXT", "LAST RUN"];
-    let read = place.read()?;
-    let records = place.records();
-    let mut rows = Vec::new();
-    let mut documents = Vec::new();
-    for (name, backup) in &read.backups {
-        let record = records.read(name)?;
-        let next = next(backup);
-        documents.push(json!({
-            "name": name,
-            "volumes": backup.volumes,
-            "repository": backup.repository,
-            "schedule": backup.schedule,
-            "next": next,
-            "last": record,
-        }));
-        rows.push(vec![
-            name.clone(),
-            backup.volumes.join(" "),
-            backup.repository.clone(),
-            backup
-                .schedule
+/// A schedule, and how it went last.
+#[derive(Clone, Debug)]
+pub(crate) struct Schedule {
+    /// NAME of [backup.NAME].
+    pub(crate) name: String,
+    /// What it backs up.
+    pub(crate) volumes: Vec<String>,
+    /// Where to.
+    pub(crate) repository: String,
+    /// As OnCalendar=; nothing: it is run by hand.
+    pub(crate) calendar: Option<String>,
+    /// When it is due next, as systemd writes it, without its random delay; nothing where that is not known.
+    pub(crate) next: Option<String>,
+    /// Its last run, or the one that is under way.
+    pub(crate) last: Option<Record>,
+    /// It runs now.
+    pub(crate) running: bool,
+}
+
+impl Schedule {
+    /// As JSON.
+    pub(crate) fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "volumes": self.volumes,
+            "repository": self.repository,
+            "schedule": self.calendar,
+            "next": self.next,
+            "running": self.running,
+            "last": self.last,
+        })
+    }
+
+    /// As a row of a table.
+    pub(crate) fn row(&self) -> Vec<String> {
+        let last = self.last.as_ref().map(|record| match self.running {
+            true => "runs now".to_owned(),
+            false => plain(&record.line()),
+        });
+        vec![
+            self.name.clone(),
+            self.volumes.join(" "),
+            self.repository.clone(),
+            self.calendar
                 .clone()
                 .unwrap_or_else(|| "by hand".to_owned()),
-            next.unwrap_or_else(|| "-".to_owned()),
-            record.map_or_else(|| "never".to_owned(), |record| plain(&record.line())),
-        ]);
+            self.next.clone().unwrap_or_else(|| "-".to_owned()),
+            last.unwrap_or_else(|| "never".to_owned()),
+        ]
     }
-    context.out.document(&documents.into());
+}
+
+/// Columns of [`Schedule::row`].
+pub(crate) const HEADING: [&str; 6] = ["SCHEDULE", "VOLUMES", "TO", "WHEN", "NEXT", "LAST RUN"];
+
+/// The schedules of a configuration with the records below `state_dir`. An error: these may not be read.
+pub(crate) fn known(
+    configuration: &Configuration,
+    state_dir: &Path,
+) -> anyhow::Result<Vec<Schedule>> {
+    let records = Records::below(state_dir);
+    let backups = configuration.backups.iter();
+    let schedules = backups.map(|(name, backup)| {
+        Ok(Schedule {
+            name: name.clone(),
+            volumes: backup.volumes.clone(),
+            repository: backup.repository.clone(),
+            calendar: backup.schedule.clone(),
+            next: next(backup),
+            last: records.read(name)?,
+            running: records.is_running(name),
+        })
+    });
+    schedules.collect()
+}
+
+fn list(place: &PlaceArgs, context: &Context) -> anyhow::Result<()> {
+    let all = known(&place.read()?, &place.state_dir)?;
+    context
+        .out
+        .document(&all.iter().map(Schedule::json).collect());
+    let rows: Vec<_> = all.iter().map(Schedule::row).collect();
     context.out.table(&HEADING, &rows);
     if rows.is_empty() {
         let file = place.config.display();

@@ -5,7 +5,6 @@ use std::{
     io::{self, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
-    time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
@@ -14,37 +13,38 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     exit::{Exit, Fault},
+    host::served::is_locked,
     units,
 };
 
 /// How the last run went. Times are seconds since the UNIX epoch; 0 is never.
 #[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(default)]
-pub(super) struct Record {
-    pub(super) started_at: u64,
-    pub(super) ended_at: u64,
-    pub(super) outcome: Outcome,
+pub(crate) struct Record {
+    pub(crate) started_at: u64,
+    pub(crate) ended_at: u64,
+    pub(crate) outcome: Outcome,
     /// The agent's reason for what failed first.
-    pub(super) reason: String,
+    pub(crate) reason: String,
     /// What failed, one sentence each.
-    pub(super) failures: Vec<String>,
+    pub(crate) failures: Vec<String>,
     /// Recovery points that were made.
-    pub(super) points: Vec<String>,
-    pub(super) read_bytes: u64,
-    pub(super) changed_bytes: u64,
-    pub(super) stored_bytes: u64,
+    pub(crate) points: Vec<String>,
+    pub(crate) read_bytes: u64,
+    pub(crate) changed_bytes: u64,
+    pub(crate) stored_bytes: u64,
     /// When a run last made its recovery points.
-    pub(super) backed_up_at: u64,
+    pub(crate) backed_up_at: u64,
     /// When one last did all it should.
-    pub(super) succeeded_at: u64,
+    pub(crate) succeeded_at: u64,
     /// When one last pruned.
-    pub(super) pruned_at: u64,
+    pub(crate) pruned_at: u64,
 }
 
 /// How a run ended.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     /// It did all it should.
     Succeeded,
     /// The backup is there, and something after it failed.
@@ -55,7 +55,7 @@ pub(super) enum Outcome {
 }
 
 impl Outcome {
-    pub(super) fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Succeeded => "succeeded",
             Self::Partial => "partial",
@@ -66,12 +66,12 @@ impl Outcome {
 
 impl Record {
     /// For a table.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         if self.ended_at < self.started_at {
-            return "runs, or was ended".to_owned();
+            return "was ended before it was done".to_owned();
         }
-        let ago = std::time::Duration::from_secs(now().saturating_sub(self.ended_at));
-        let mut line = format!("{} {} ago", self.outcome.word(), units::span(ago));
+        let ago = units::age(units::now().saturating_sub(self.ended_at));
+        let mut line = format!("{} {ago} ago", self.outcome.word());
         if let Some(first) = self.failures.first() {
             line.push_str(": ");
             line.push_str(first);
@@ -80,17 +80,11 @@ impl Record {
     }
 }
 
-/// Seconds since the UNIX epoch.
-pub(super) fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| since.as_secs())
-}
-
 /// The folder of them.
-pub(super) struct Records(PathBuf);
+pub(crate) struct Records(PathBuf);
 
 impl Records {
-    pub(super) fn below(state_dir: &Path) -> Self {
+    pub(crate) fn below(state_dir: &Path) -> Self {
         Self(state_dir.join("schedules"))
     }
 
@@ -99,7 +93,7 @@ impl Records {
     }
 
     /// One that cannot be understood is none: what follows from it is a prune too many.
-    pub(super) fn read(&self, name: &str) -> anyhow::Result<Option<Record>> {
+    pub(crate) fn read(&self, name: &str) -> anyhow::Result<Option<Record>> {
         let path = self.path(name, "json");
         match fs::read(&path) {
             Ok(bytes) => Ok(serde_json::from_slice(&bytes).ok()),
@@ -109,7 +103,7 @@ impl Records {
     }
 
     /// Whole or not at all.
-    pub(super) fn write(&self, name: &str, record: &Record) -> anyhow::Result<()> {
+    pub(crate) fn write(&self, name: &str, record: &Record) -> anyhow::Result<()> {
         let (path, fresh) = (self.path(name, "json"), self.path(name, "new"));
         let write = || -> io::Result<()> {
             let mut file = File::create(&fresh)?;
@@ -120,8 +114,13 @@ impl Records {
         write().with_context(|| path.display().to_string())
     }
 
+    /// Whether somebody holds [`Records::lock`].
+    pub(crate) fn is_running(&self, name: &str) -> bool {
+        is_locked(&self.path(name, "lock"))
+    }
+
     /// Held while a schedule runs.
-    pub(super) fn lock(&self, name: &str) -> anyhow::Result<Flock<File>> {
+    pub(crate) fn lock(&self, name: &str) -> anyhow::Result<Flock<File>> {
         let path = self.path(name, "lock");
         let open = || -> io::Result<File> {
             DirBuilder::new()

@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::{
     RunArgs, hook,
-    record::{Outcome, Record, now},
+    record::{Outcome, Record},
 };
 use crate::{
     client::Client,
@@ -31,7 +31,7 @@ use crate::{
     output::counted,
     select::malformed,
     text::plain,
-    units,
+    units::{self, now},
 };
 
 /// A weekly prune is due half a day before the week is over: runs come at about the same time of day.
