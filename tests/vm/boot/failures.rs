@@ -76,15 +76,18 @@ fn the_program_is_broken() {
     );
     host.boot_allowing(
         "boots without us",
-        r"
+        r#"
         is_without_us
-        systemctl is-failed tidemark-volume@data.service
+        # The generator is the same program: nothing was even asked of the volume.
+        is "the volume's unit" "$(systemctl is-active tidemark-volume@data.service)" inactive
+        journalctl --boot --unit tidemarkd | grep 203/EXEC
+        (tidemark status || is "its status" $? 10) | grep 'systemctl status tidemarkd'
         cp -p /root/tidemarkd /usr/sbin/tidemarkd
         systemctl reset-failed 'tidemark*'
         systemctl restart tidemarkd
         eventually 'the daemon answers' tidemark volume list
         await_volume .state ATTACHED
-        ",
+        "#,
         &[OURS],
     );
 }
