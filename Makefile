@@ -30,6 +30,9 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	lintian=lintian mmdebstrap=mmdebstrap rpm=rpm rpmlint=rpmlint mandoc=mandoc \
 	dpkg-shlibdeps=dpkg-dev strip=binutils systemd-analyze=systemd unshare=util-linux \
+	/usr/lib/python3/dist-packages/grpc/__init__.py=python3-grpcio protoc=protobuf-compiler \
+	/usr/include/google/protobuf/timestamp.proto=libprotobuf-dev \
+	grpc_python_plugin=protobuf-compiler-grpc b3sum=b3sum setsid=util-linux \
 	fio=fio qemu-img=qemu-utils sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
 .PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm package root

@@ -8,10 +8,11 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("argfile", &[]),
     ("paths", &[]),
     ("generate", &["argfile"]),
+    ("log", &[]),
     ("request", &[]),
     ("disk", &["request"]),
     ("volume", &["disk", "request"]),
@@ -27,13 +28,17 @@ const LAYERS: [(&str, &[&str]); 14] = [
             "disk",
             "request",
             "host",
+            "log",
             "paths",
         ],
     ),
     ("manager", &["server", "volume", "host", "paths", "argfile"]),
     ("backup", &["manager", "host", "paths"]),
     ("configuration", &["backup", "manager"]),
-    ("rpc", &["configuration", "backup", "manager", "paths"]),
+    (
+        "rpc",
+        &["configuration", "backup", "manager", "log", "paths"],
+    ),
 ];
 
 /// All that the control plane may name of the data plane: the protocol, and what it tells.

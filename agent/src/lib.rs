@@ -1,7 +1,7 @@
 //! Tidemark's agent. ARCHITECTURE.md is the map. Imports go one way:
 //! `rpc -> manager -> {server, transport, host}`, `server -> {transport, volume, insertion}`,
 //! `insertion -> host`, `rpc -> configuration -> backup -> {manager, host, paths}`,
-//! `transport -> volume -> disk -> request -> store::units`.
+//! `transport -> volume -> disk -> request -> store::units`, `{rpc, server} -> log`.
 
 pub mod argfile;
 pub mod backup;
@@ -10,6 +10,7 @@ pub mod disk;
 pub mod generate;
 pub mod host;
 pub mod insertion;
+pub mod log;
 pub mod manager;
 pub mod paths;
 pub mod request;

@@ -118,6 +118,9 @@ pub(crate) enum Command {
 }
 
 #[cfg(test)]
+mod guides;
+
+#[cfg(test)]
 mod tests {
     use clap::{CommandFactory, error::ErrorKind};
 

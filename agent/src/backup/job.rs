@@ -92,7 +92,10 @@ impl Job {
         let ended = ended.map_err(|why| Error::internal(format!("a job's thread ended: {why}")))?;
         ended.map_err(|error| match (error, asked) {
             (repository::Error::Cancelled, Some(cause)) => cause.into(),
-            (error, _) => of_repository(name, error),
+            (error, _) => {
+                tracing::warn!(repository = name, %error, "work on a repository failed");
+                of_repository(name, error)
+            }
         })
     }
 

@@ -85,6 +85,19 @@ impl Happening {
     }
 }
 
+/// Into the log as well, with the fields that it is looked for by.
+fn log(event: &NewEvent) {
+    let kind = event.kind.trim_start_matches("EVENT_KIND_");
+    let (volume, message) = (event.volume.as_str(), event.message.as_str());
+    let volume = Some(volume).filter(|volume| !volume.is_empty());
+    let snapshot = event.snapshot.map(tracing::field::display);
+    match event.severity.as_str() {
+        "SEVERITY_ERROR" => tracing::error!(volume, snapshot, event = kind, "{message}"),
+        "SEVERITY_WARNING" => tracing::warn!(volume, snapshot, event = kind, "{message}"),
+        _ => tracing::info!(volume, snapshot, event = kind, "{message}"),
+    }
+}
+
 impl Events {
     pub(super) fn new(ledger: Ledger, clock: Clock) -> Self {
         Self {
@@ -110,6 +123,7 @@ impl Events {
         let event = happening.record(self.clock.now_us());
         let live = self.live.clone();
         let message = event.message.clone();
+        log(&event);
         let kept = self.ledger.run(move |catalog| {
             let cursor = cursor.as_ref().map(Cursor::parts);
             let sequence = catalog.insert_event(&event, cursor)?;
@@ -118,7 +132,7 @@ impl Events {
             Ok(())
         });
         if let Err(error) = kept.await {
-            tracing::error!(%error, event = message, "an event was not kept");
+            tracing::error!(%error, lost = message, "an event was not kept");
         }
     }
 

@@ -10,7 +10,6 @@ mod event;
 mod group;
 mod inherited;
 mod listen;
-mod log;
 mod operation;
 mod repository;
 mod restore;
@@ -47,6 +46,7 @@ use tonic_health::ServingStatus;
 use crate::{
     backup::Backups,
     configuration::{Configured, Source},
+    log,
     manager::{
         Clock, Config, HostKernel, Manager, Units, operations::Operations, restores::Restores,
         streams::Streams,
@@ -121,7 +121,7 @@ pub fn serve(args: ServeArgs) -> anyhow::Result<()> {
         .map(|read| read.daemon.clone())
         .unwrap_or_default();
     match &args.log {
-        Some(filter) => log::start(filter)?,
+        Some(filter) => log::start(filter).context("--log")?,
         None => log::start(&usual.log).or_else(|_| log::start(&Daemon::default().log))?,
     }
     let group = args.group.clone().unwrap_or(usual.group);

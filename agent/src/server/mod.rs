@@ -46,6 +46,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{
     host::NOT_STARTED,
+    log,
     transport::{portable::MAX_THREADS, ublk::Ublk},
     volume::FullPolicy,
 };
@@ -169,9 +170,9 @@ fn parse_queues(text: &str) -> Result<usize, String> {
 }
 
 /// Runs the volume server until it is stopped. Tells the parent in one line on standard output
-/// how the start went (see [`outcome`]); logs to standard error.
+/// how the start went (see [`outcome`]); logs to the journal or to standard error.
 pub fn run(args: VolumeArgs) -> anyhow::Result<()> {
-    log_to_stderr();
+    start_log(&args.name);
     hardening::settle();
     if let Some(cause) = &args.fall_back {
         tell_failure(fallback::fall_back(&args, cause))?;
@@ -249,14 +250,9 @@ fn pass_on(signals: StopSignals, stop: &mpsc::Sender<StopRequest>) {
     }
 }
 
-fn log_to_stderr() {
+fn start_log(volume: &str) {
     // fuser warns about every optional operation that is left to the kernel's default.
     let filter = EnvFilter::try_from_env("TIDEMARK_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,fuser=error,libublk=warn"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false);
-    // Fails only where a subscriber is set already, as in tests.
-    drop(subscriber.try_init());
+    log::start_volume(volume, filter);
 }

@@ -291,6 +291,7 @@ impl OperationGuard {
         let first = self.entry.end.send_if_modified(|end| {
             let first = end.is_none();
             if first {
+                self.entry.log(state, error.as_ref());
                 *end = Some(End {
                     state,
                     at: SystemTime::now(),
@@ -302,6 +303,23 @@ impl OperationGuard {
         });
         if first {
             self.registry.retire(&self.entry);
+        }
+    }
+}
+
+impl Entry {
+    fn log(&self, state: OperationState, error: Option<&Error>) {
+        let (operation, kind) = (self.id.as_str(), self.kind.as_str_name());
+        let kind = kind.trim_start_matches("OPERATION_KIND_");
+        let subject = self.subject.as_str();
+        match (state, error) {
+            (OperationState::Failed, Some(error)) => {
+                tracing::warn!(operation, kind, subject, %error, "an operation failed");
+            }
+            (OperationState::Cancelled, _) => {
+                tracing::info!(operation, kind, subject, "an operation was cancelled");
+            }
+            _ => tracing::info!(operation, kind, subject, "an operation is done"),
         }
     }
 }

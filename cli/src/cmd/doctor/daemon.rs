@@ -1,6 +1,6 @@
 //! What the daemon knows, and which volumes are served.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use tidemark_proto::v1::{Feature, ListPointsRequest, Repository};
 use tokio::time::timeout;
@@ -22,14 +22,23 @@ use crate::{
 /// For a repository to be opened and listed.
 const REPOSITORY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Volumes, and where the daemon answers its features and its repositories.
-pub(super) async fn checks(overview: &Overview, context: &Context) -> Vec<Check> {
+/// Volumes, and where the daemon answers its features, its repositories, and with a file that is right
+/// what of it is not in force.
+pub(super) async fn checks(
+    overview: &Overview,
+    file_is_right: bool,
+    context: &Context,
+) -> Vec<Check> {
     let mut checks = volumes(overview);
     let Some(told) = overview.told() else {
         return checks;
     };
     checks.extend(told.info.features.iter().map(feature));
     checks.extend(attached(overview, told));
+    if file_is_right {
+        let problems = attention::of_configuration(told).into_iter();
+        checks.extend(problems.map(|one| Check::missing("configuration", one.what, one.next)));
+    }
     if let Ok(client) = context.client().await {
         for one in &told.repositories {
             checks.push(repository(&client, one).await);
@@ -41,7 +50,7 @@ pub(super) async fn checks(overview: &Overview, context: &Context) -> Vec<Check>
 /// Volumes that systemd starts, by what the host itself tells of them.
 fn volumes(overview: &Overview) -> Vec<Check> {
     let ours = overview.local.iter();
-    ours.filter_map(|volume| served(volume)).collect()
+    ours.filter_map(served).collect()
 }
 
 fn served(volume: &served::Volume) -> Option<Check> {
@@ -93,6 +102,13 @@ fn attached(overview: &Overview, told: &Told) -> Vec<Check> {
 /// Opens it with its key, and lists it.
 async fn repository(client: &Client, repository: &Repository) -> Check {
     let name = format!("repository {}", repository.name);
+    // The daemon finds nothing in a folder that is gone, which is no error.
+    let place = Path::new(&repository.location);
+    if place.is_absolute() && !place.is_dir() {
+        let place = place.display();
+        let detail = format!("{place} is not there");
+        return Check::missing(name, detail, format!("ls -ld {place}; mount what it is on"));
+    }
     let request = ListPointsRequest {
         repository: repository.name.clone(),
         ..Default::default()

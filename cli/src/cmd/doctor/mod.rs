@@ -75,7 +75,7 @@ pub(crate) async fn examine(args: &DoctorArgs, context: &Context) -> Findings {
     checks.extend(service::checks(&context.socket, &group, &overview).await);
     checks.extend(files::checks(&configuration, &args.state_dir, &overview));
     checks.extend(schedules::checks(&overview).await);
-    checks.extend(daemon::checks(&overview, context).await);
+    checks.extend(daemon::checks(&overview, configuration.is_ok(), context).await);
     Findings { checks, overview }
 }
 

@@ -225,7 +225,7 @@ fn backup_of(overview: &Overview, volume: &str) -> String {
 }
 
 /// A configuration that is not in force, or not in full.
-fn of_configuration(told: &Told) -> Vec<Attention> {
+pub(crate) fn of_configuration(told: &Told) -> Vec<Attention> {
     let Some(status) = &told.info.configuration else {
         return Vec::new();
     };
