@@ -30,6 +30,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	fusermount3=fuse3 mkfs.ext4=e2fsprogs mkfs.xfs=xfsprogs mkfs.btrfs=btrfs-progs \
 	lintian=lintian mmdebstrap=mmdebstrap rpm=rpm rpmlint=rpmlint mandoc=mandoc \
 	dpkg-shlibdeps=dpkg-dev strip=binutils systemd-analyze=systemd unshare=util-linux \
+	/usr/lib/python3/dist-packages/prometheus_client=python3-prometheus-client \
 	fio=fio qemu-img=qemu-utils sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
 .PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm package root

@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("argfile", &[]),
     ("paths", &[]),
     ("generate", &["argfile"]),
@@ -32,8 +32,19 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ),
     ("manager", &["server", "volume", "host", "paths", "argfile"]),
     ("backup", &["manager", "host", "paths"]),
-    ("configuration", &["backup", "manager"]),
-    ("rpc", &["configuration", "backup", "manager", "paths"]),
+    ("metrics", &["backup", "manager", "host"]),
+    ("configuration", &["metrics", "backup", "manager"]),
+    (
+        "rpc",
+        &[
+            "configuration",
+            "metrics",
+            "backup",
+            "manager",
+            "host",
+            "paths",
+        ],
+    ),
 ];
 
 /// All that the control plane may name of the data plane: the protocol, and what it tells.
@@ -43,19 +54,22 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
         &[
             "agent/src/backup",
             "agent/src/configuration",
+            "agent/src/metrics",
             "agent/src/rpc",
             "agent/src/manager",
             "cli/src",
             "tests",
         ],
     ),
+    ("hyper", &["agent/src/metrics"]),
+    ("prometheus_client", &["agent/src/metrics"]),
     ("object_store", &["agent/src/backup"]),
     ("rustls", &["agent/src/backup"]),
     ("rusqlite", &["store/src/catalog"]),

@@ -16,7 +16,7 @@ const MAX_FUNCTION_LINES: usize = 70;
 const MAX_TEST_FUNCTION_LINES: usize = 110;
 
 /// Everything at the top of the tree.
-const TOP: [&str; 16] = [
+const TOP: [&str; 17] = [
     ".ci",
     ".gitignore",
     "ARCHITECTURE.md",
@@ -29,6 +29,7 @@ const TOP: [&str; 16] = [
     "README.md",
     "agent",
     "cli",
+    "docs",
     "packaging",
     "proto",
     "store",
@@ -237,6 +238,7 @@ fn links_in_documents_lead_somewhere() {
         "README.md",
         "ARCHITECTURE.md",
         "CHANGELOG.md",
+        "docs/metrics.md",
         "store/FORMAT.md",
     ] {
         let path = workspace().join(name);

@@ -99,7 +99,10 @@ fn list(place: &PlaceArgs, context: &Context) -> anyhow::Result<()> {
                 .clone()
                 .unwrap_or_else(|| "by hand".to_owned()),
             next.unwrap_or_else(|| "-".to_owned()),
-            record.map_or_else(|| "never".to_owned(), |record| plain(&record.line())),
+            record.map_or_else(
+                || "never".to_owned(),
+                |record| plain(&record::line(&record)),
+            ),
         ]);
     }
     context.out.document(&documents.into());
