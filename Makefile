@@ -33,6 +33,7 @@ NEEDS := cc=gcc g++=g++ make=make /usr/include/stdio.h=libc6-dev pkg-config=pkg-
 	/usr/lib/python3/dist-packages/grpc/__init__.py=python3-grpcio protoc=protobuf-compiler \
 	/usr/include/google/protobuf/timestamp.proto=libprotobuf-dev \
 	grpc_python_plugin=protobuf-compiler-grpc b3sum=b3sum setsid=util-linux \
+	/usr/lib/python3/dist-packages/prometheus_client=python3-prometheus-client \
 	fio=fio qemu-img=qemu-utils sqlite3=sqlite3 losetup=mount fstrim=util-linux zstd=zstd
 
 .PHONY: help deps rust build lint concurrency fuzz test test-vm test-faults simulate demo bench bench-vm package root

@@ -34,6 +34,8 @@ put 644 "$here/udev/tidemark.rules" "usr/lib/udev/rules.d/$rules"
 put 644 "$here/sysusers/tidemark.conf" usr/lib/sysusers.d/tidemark.conf
 put 644 "$here/tmpfiles/tidemark.conf" usr/lib/tmpfiles.d/tidemark.conf
 put 644 "$here/etc/tidemark.toml" etc/tidemark/tidemark.toml
+put 644 "$here/grafana/tidemark.json" usr/share/tidemark/grafana/tidemark.json
+put 644 "$here/prometheus/tidemark.rules.yml" usr/share/tidemark/prometheus/tidemark.rules.yml
 put 644 "$here/needrestart/tidemark.conf" etc/needrestart/conf.d/tidemark.conf
 
 for shell in bash=usr/share/bash-completion/completions/tidemark zsh=$zsh/_tidemark \
@@ -57,3 +59,4 @@ fi
 documents=$root/usr/share/doc/tidemark
 gzip -9nc "$here/../CHANGELOG.md" | install -D -m 644 /dev/stdin "$documents/changelog.gz"
 put 644 "$here/../README.md" usr/share/doc/tidemark/README.md
+put 644 "$here/../docs/metrics.md" usr/share/doc/tidemark/docs/metrics.md

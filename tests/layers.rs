@@ -8,7 +8,7 @@ use tidemark_tests::{
 };
 
 /// What each part of the agent may use of the others; agent/src/lib.rs says it in a line.
-const LAYERS: [(&str, &[&str]); 15] = [
+const LAYERS: [(&str, &[&str]); 16] = [
     ("argfile", &[]),
     ("paths", &[]),
     ("generate", &["argfile"]),
@@ -34,10 +34,19 @@ const LAYERS: [(&str, &[&str]); 15] = [
     ),
     ("manager", &["server", "volume", "host", "paths", "argfile"]),
     ("backup", &["manager", "host", "paths"]),
-    ("configuration", &["backup", "manager"]),
+    ("metrics", &["backup", "manager", "host"]),
+    ("configuration", &["metrics", "backup", "manager"]),
     (
         "rpc",
-        &["configuration", "backup", "manager", "log", "paths"],
+        &[
+            "configuration",
+            "metrics",
+            "backup",
+            "manager",
+            "log",
+            "host",
+            "paths",
+        ],
     ),
 ];
 
@@ -48,19 +57,22 @@ const SHARED: [(&str, &[&str]); 2] = [
 ];
 
 /// Crates that only some folders may name.
-const HOMES: [(&str, &[&str]); 14] = [
+const HOMES: [(&str, &[&str]); 16] = [
     ("tonic", &["agent/src/rpc", "cli/src", "proto", "tests"]),
     (
         "tokio",
         &[
             "agent/src/backup",
             "agent/src/configuration",
+            "agent/src/metrics",
             "agent/src/rpc",
             "agent/src/manager",
             "cli/src",
             "tests",
         ],
     ),
+    ("hyper", &["agent/src/metrics"]),
+    ("prometheus_client", &["agent/src/metrics"]),
     ("object_store", &["agent/src/backup"]),
     ("rustls", &["agent/src/backup"]),
     ("rusqlite", &["store/src/catalog"]),

@@ -17,6 +17,11 @@ impl Paths {
         self.runtime_dir.join("tidemark.sock")
     }
 
+    /// Metrics, by HTTP.
+    pub fn metrics_socket(&self) -> PathBuf {
+        self.runtime_dir.join("metrics.sock")
+    }
+
     /// The control plane's SQLite database.
     pub fn catalog(&self) -> PathBuf {
         self.state_dir.join("catalog.db")

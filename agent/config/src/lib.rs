@@ -20,6 +20,7 @@ mod near;
 mod print;
 mod problem;
 mod read;
+pub mod runs;
 pub mod units;
 
 pub use load::{DEFAULT_PATH, LoadError, load, load_with};

@@ -26,8 +26,8 @@ mod told;
 mod volumes;
 
 use std::{
-    collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use tidemark_store::repository::Repository;
@@ -59,6 +59,16 @@ pub struct Backups {
     opened: Arc<Mutex<HashMap<String, Repository>>>,
     turns: Arc<Semaphore>,
     requests: Arc<Mutex<VecDeque<Request>>>,
+    made: Arc<Mutex<Made>>,
+}
+
+/// When backups were last made by this process, in microseconds since the UNIX epoch.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Made {
+    /// Of each volume, to whatever repository.
+    pub of_volumes: BTreeMap<String, u64>,
+    /// To each repository, by its name.
+    pub to_repositories: BTreeMap<String, u64>,
 }
 
 /// A call that began an operation, for when it is repeated.
@@ -78,6 +88,17 @@ impl Backups {
             opened: Arc::default(),
             turns: Arc::new(Semaphore::new(MAX_WORKING)),
             requests: Arc::default(),
+            made: Arc::default(),
         }
+    }
+
+    /// When backups were last made.
+    pub fn made(&self) -> Made {
+        self.lock_made().clone()
+    }
+
+    fn lock_made(&self) -> MutexGuard<'_, Made> {
+        // Maps that are only inserted to: whole at every point.
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

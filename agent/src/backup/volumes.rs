@@ -118,7 +118,18 @@ impl Backups {
             Subject::Snapshots(ids) => self.snapshots(&mut job, &args, ids).await?,
             Subject::Volumes(_) | Subject::Group(_) => self.volumes(&mut job, &args).await?,
         };
+        self.note_made(&args.repository, &points);
         Ok(operation::Result::Backup(BackupResult { points }))
+    }
+
+    fn note_made(&self, repository: &str, points: &[RecoveryPoint]) {
+        let now_us = self.manager.clock().now_us();
+        let mut made = self.lock_made();
+        made.to_repositories.insert(repository.to_owned(), now_us);
+        // An image may have any name.
+        for volume in points.iter().filter(|point| !point.volume_id.is_empty()) {
+            made.of_volumes.insert(volume.name.clone(), now_us);
+        }
     }
 
     /// Snapshots that go when their backup is done, or is not.

@@ -4,7 +4,7 @@
 //! start, SIGHUP, ReloadConfiguration
 //!    └─> read and check the file ──wrong──> told, and what was in force stays
 //!            └─> in force: hooks and the like at once
-//!                    └─> reconcile: attach volumes, add repositories that are not there
+//!                    └─> reconcile: serve metrics, attach volumes, add repositories that are not there
 //!                            └─ what could not be done is tried again, ever more seldom
 //! ```
 //!
@@ -25,6 +25,7 @@ use tidemark_proto::v1::{EventKind, Severity};
 use crate::{
     backup::Backups,
     manager::{Error, ErrorReason, Happening, Manager},
+    metrics::Metrics,
 };
 
 /// What could not be done is tried again after this: a device may come late, or a disk be mounted.
@@ -79,6 +80,7 @@ pub struct Standing {
 pub struct Configured {
     manager: Arc<Manager>,
     backups: Backups,
+    metrics: Arc<Metrics>,
     source: Source,
     in_force: tokio::sync::Mutex<Configuration>,
     standing: Mutex<Standing>,
@@ -89,6 +91,7 @@ impl Configured {
     pub fn new(
         manager: Arc<Manager>,
         backups: Backups,
+        metrics: Arc<Metrics>,
         source: Source,
         read: Result<Configuration, LoadError>,
     ) -> Self {
@@ -99,6 +102,7 @@ impl Configured {
         let loaded_us = read.is_ok().then(|| manager.clock().now_us());
         let in_force = read.unwrap_or_default();
         manager.configure(in_force.volumes.clone());
+        metrics.configure(in_force.backups.clone());
         Self {
             standing: Mutex::new(Standing {
                 path: source.path.clone(),
@@ -109,6 +113,7 @@ impl Configured {
             in_force: tokio::sync::Mutex::new(in_force),
             manager,
             backups,
+            metrics,
             source,
         }
     }
@@ -176,12 +181,14 @@ impl Configured {
             }
         };
         self.manager.configure(fresh.volumes.clone());
+        self.metrics.configure(fresh.backups.clone());
         let mut outcome = self.reconcile(&fresh, &in_force).await;
         if let Err(error) = self.manager.tell_systemd().await {
             outcome.failed.push(error.message);
         }
-        if fresh.daemon != in_force.daemon {
-            let what = "[daemon] is taken up when the agent starts: `systemctl restart tidemarkd`";
+        let (now, before) = (&fresh.daemon, &in_force.daemon);
+        if (&now.group, &now.log) != (&before.group, &before.log) {
+            let what = "`group` and `log` of [daemon] are taken up when the agent starts: `systemctl restart tidemarkd`";
             outcome.left.push(what.to_owned());
         }
         *in_force = fresh;

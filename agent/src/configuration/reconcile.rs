@@ -1,4 +1,4 @@
-//! What a configuration asks for and is not there: volumes are attached, repositories added.
+//! What a configuration asks for and is not there: metrics are served, volumes attached, repositories added.
 
 use tidemark_config::Configuration;
 
@@ -9,6 +9,9 @@ impl Configured {
     /// Does what can be done. What `before` named and `now` does not is told with what removes it.
     pub(super) async fn reconcile(&self, now: &Configuration, before: &Configuration) -> Outcome {
         let mut outcome = Outcome::default();
+        let listened = self.metrics.listen(now.daemon.metrics).await;
+        outcome.done.extend(listened.done);
+        outcome.failed.extend(listened.failed);
         let volumes = self.volumes(now, before, &mut outcome).await;
         if let Err(error) = volumes {
             outcome.failed.push(format!("volumes: {}", error.message));

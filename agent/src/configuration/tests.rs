@@ -23,9 +23,11 @@ impl Agent {
             given: true,
         };
         fs::write(&source.path, text(bench.dir.path())).unwrap();
-        let backups = Backups::new(Arc::clone(&manager), Operations::default());
+        let operations = Operations::default();
+        let backups = Backups::new(Arc::clone(&manager), operations.clone());
+        let metrics = Metrics::new(Arc::clone(&manager), backups.clone(), operations, None);
         let read = source.read();
-        let configured = Configured::new(Arc::clone(&manager), backups, source, read);
+        let configured = Configured::new(Arc::clone(&manager), backups, metrics, source, read);
         Self {
             bench,
             configured: Arc::new(configured),

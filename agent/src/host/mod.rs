@@ -22,6 +22,7 @@ pub mod openers;
 pub mod patience;
 pub mod probe;
 pub mod shutdown;
+pub mod socket;
 pub mod stack;
 
 /// Exit status by which a process of ours wants another in its place; EX_TEMPFAIL of sysexits.h.

@@ -28,6 +28,7 @@ mod info;
 mod leases;
 mod ledger;
 mod link;
+mod measured;
 mod model;
 pub mod operations;
 mod places;
@@ -71,6 +72,7 @@ pub use info::{Candidate, Feature, HostInfo};
 pub use leases::LeaseGuard;
 #[doc(hidden)]
 pub use link::checked_page;
+pub use measured::{Histogram, Measured, MeasuredServer, Took, TookRequests};
 pub use model::{
     AreaChoice, AttachArgs, Checkpoint, CheckpointStatus, Counters, CreateArgs, Extent, ExtentPage,
     Kind, LiveVolume, NotServed, Snapshot, Trust, Volume,

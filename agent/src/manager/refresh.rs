@@ -48,7 +48,7 @@ impl Manager {
         if sound && entry.distrust().is_some() {
             self.distrust(entry, None).await?;
         }
-        self.take_lineage(&name, &description).await?;
+        self.take_lineage(entry, &description).await?;
         for snapshot in known
             .iter()
             .filter(|known| known.volume_id == entry.record.id)
@@ -90,7 +90,8 @@ impl Manager {
         })
     }
 
-    async fn take_lineage(&self, name: &str, description: &Description) -> Result<(), Error> {
+    async fn take_lineage(&self, entry: &Entry, description: &Description) -> Result<(), Error> {
+        let name = entry.name();
         let lineage = lineage_of(name, description)?;
         let (volume, cause) = (name.to_owned(), description.lineage_cause.clone());
         let since_us = description.lineage_since_us;
@@ -98,6 +99,7 @@ impl Manager {
             .ledger
             .run(move |catalog| catalog.begin_lineage(&volume, lineage, &cause, since_us));
         if begun.await? {
+            entry.resets.add();
             let message = format!(
                 "tracking of volume \"{name}\" started anew ({}): the next backup is a full one",
                 description.lineage_cause

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex as SyncMutex, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -42,11 +42,17 @@ pub(super) struct Entry {
     pub(super) link: Link,
     /// Held by whatever must not meet another: a cut, a detach, a clean-up.
     pub(super) work: Arc<Mutex<()>>,
+    /// Servers that answered after one that had.
+    pub(super) restarts: Count,
+    /// Lineages that began after one that had.
+    pub(super) resets: Count,
     health: watch::Sender<Health>,
     end: watch::Sender<Option<End>>,
     handing_over: AtomicBool,
     distrust: SyncMutex<Option<String>>,
     origin_identity: SyncMutex<Option<String>>,
+    /// The process that answered last.
+    server: SyncMutex<Option<String>>,
     keeper: SyncMutex<Option<JoinHandle<()>>>,
 }
 
@@ -59,9 +65,12 @@ impl Entry {
             record,
             paths,
             work: Arc::default(),
+            restarts: Count::default(),
+            resets: Count::default(),
             health: watch::Sender::new(Health::Unknown),
             end: watch::Sender::new(None),
             handing_over: AtomicBool::new(false),
+            server: SyncMutex::default(),
             keeper: SyncMutex::default(),
         }
     }
@@ -96,6 +105,18 @@ impl Entry {
 
     pub(super) fn set_health(&self, health: Health) {
         self.health.send_replace(health);
+    }
+
+    /// A process answers, which is the one that did before or took its place.
+    pub(super) fn served_by(&self, server: &str) {
+        let mut last = self.server.lock().unwrap_or_else(PoisonError::into_inner);
+        if last
+            .replace(server.to_owned())
+            .is_some_and(|last| last != server)
+        {
+            self.restarts.add();
+        }
+        self.set_health(Health::Up);
     }
 
     pub(super) fn health(&self) -> Health {
@@ -147,6 +168,20 @@ impl Entry {
             // It ends cancelled, or had ended.
             let _ = keeper.await;
         }
+    }
+}
+
+/// How often something happened since this process started.
+#[derive(Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
     }
 }
 

@@ -77,7 +77,7 @@ impl Manager {
                     if std::mem::take(&mut lost) {
                         self.tell_back(entry).await;
                     }
-                    entry.set_health(Health::Up);
+                    entry.served_by(&server);
                     self.follow(entry, &server).await
                 }
                 Err(error) => error,

@@ -301,7 +301,7 @@ impl Manager {
     }
 }
 
-fn durability(told: private::Durability) -> v1::TrackingDurability {
+pub(super) fn durability(told: private::Durability) -> v1::TrackingDurability {
     match told {
         private::Durability::Unspecified => v1::TrackingDurability::Unspecified,
         private::Durability::Volatile => v1::TrackingDurability::Volatile,
@@ -383,7 +383,7 @@ fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn counters(told: &Description) -> Counters {
+pub(super) fn counters(told: &Description) -> Counters {
     let told = told.counters.unwrap_or_default();
     Counters {
         read_requests: told.read_requests,

@@ -3,11 +3,8 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::{
-        fs::{OpenOptionsExt, PermissionsExt, chown},
-        net::UnixStream as StdUnixStream,
-    },
-    path::{Path, PathBuf},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
     time::Duration,
 };
 
@@ -23,6 +20,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::auth::{self, PeerStream};
+use crate::host::socket;
 
 /// Connections that were accepted and not yet taken up.
 const ACCEPTED: usize = 16;
@@ -53,36 +51,11 @@ pub(super) fn claim(runtime_dir: &Path) -> anyhow::Result<Claim> {
     }
 }
 
-/// Listens. A socket that is left over is replaced, one that is answered is not.
-///
-/// It is made under another name and moved into place when its mode is right, so nobody ever
-/// finds it open to all.
+/// Listens at the public socket.
 pub(super) fn bind(path: &Path, group: Option<Gid>) -> anyhow::Result<UnixListener> {
-    if StdUnixStream::connect(path).is_ok() {
-        bail!("somebody else listens at {}", path.display());
-    }
-    let new = with_suffix(path, ".new");
-    let make = || -> io::Result<UnixListener> {
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(&new)?;
-        let mode = if group.is_some() { 0o660 } else { 0o600 };
-        fs::set_permissions(&new, fs::Permissions::from_mode(mode))?;
-        if let Some(group) = group {
-            chown(&new, None, Some(group.as_raw()))?;
-        }
-        fs::rename(&new, path)?;
-        Ok(listener)
-    };
-    make().with_context(|| format!("socket {}", path.display()))
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    socket::listen(path, group)
+        .and_then(UnixListener::from_std)
+        .with_context(|| format!("socket {}", path.display()))
 }
 
 /// Accepts connections and finds out whose they are, each in its own time.
@@ -130,22 +103,7 @@ async fn introduce(
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::MetadataExt;
-
     use super::*;
-
-    #[tokio::test]
-    async fn a_leftover_socket_is_replaced_and_a_live_one_is_not() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s.sock");
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
-        let listener = bind(&path, None).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(bind(&path, None).is_err());
-        drop(listener);
-        bind(&path, Some(Gid::current())).unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o660);
-    }
 
     #[test]
     fn a_runtime_directory_has_one_control_plane() {

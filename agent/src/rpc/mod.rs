@@ -51,6 +51,7 @@ use crate::{
         Clock, Config, HostKernel, Manager, Units, operations::Operations, restores::Restores,
         streams::Streams,
     },
+    metrics::Metrics,
     paths::Paths,
 };
 
@@ -186,7 +187,13 @@ async fn serve_until(
     let operations = Operations::default();
     let backups = Backups::new(Arc::clone(&manager), operations.clone());
     let First { source, read } = first;
-    let configured = Configured::new(Arc::clone(&manager), backups.clone(), source, read);
+    let metrics = Metrics::new(
+        Arc::clone(&manager),
+        backups.clone(),
+        operations.clone(),
+        group,
+    );
+    let configured = Configured::new(Arc::clone(&manager), backups.clone(), metrics, source, read);
     let configured = Arc::new(configured);
     let routes = routes(&manager, &operations, backups, &configured).await?;
     let hangups = signal(SignalKind::hangup()).context("listening for SIGHUP")?;

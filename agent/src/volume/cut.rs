@@ -50,7 +50,10 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         };
         closed.map_err(|error| match error {
             CloseError::Closed => CutError::Busy,
-            CloseError::TimedOut => CutError::TimedOut,
+            CloseError::TimedOut => {
+                self.note_hold(began_us);
+                CutError::TimedOut
+            }
         })?;
         let mut hold = lock(&self.hold);
         let token = HoldToken(self.next_token());
@@ -72,6 +75,7 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         let outcome = self.cut_held(&hold, snapshot);
         *held = None;
         self.gate.open();
+        self.note_hold(hold.began_us);
         outcome.inspect(|_| self.forget_surplus())
     }
 
@@ -143,19 +147,28 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Lets changes go on without a cut; nothing when the hold ended already.
     pub fn unhold(&self, token: HoldToken) {
         let mut hold = lock(&self.hold);
-        if hold.is_some_and(|hold| hold.token == token) {
-            *hold = None;
+        if let Some(ended) = hold.take_if(|hold| hold.token == token) {
             self.gate.open();
+            self.note_hold(ended.began_us);
         }
+    }
+
+    /// Measures a hold that has ended.
+    fn note_hold(&self, began_us: u64) {
+        let took_us = self.clock.elapsed_us().saturating_sub(began_us);
+        self.counters.holds.note(took_us);
     }
 
     /// Ends a hold whose time ran out: its owner may be dead.
     pub(super) fn end_expired_hold(&self) {
         let mut hold = lock(&self.hold);
-        let ran_out = hold.is_some_and(|hold| self.clock.elapsed_us() > hold.ends_us);
-        if ran_out && !self.clock.omits(Step::EndHold) {
-            *hold = None;
+        let ran_out = |hold: &mut Hold| self.clock.elapsed_us() > hold.ends_us;
+        if self.clock.omits(Step::EndHold) {
+            return;
+        }
+        if let Some(ended) = hold.take_if(ran_out) {
             self.gate.open();
+            self.note_hold(ended.began_us);
         }
     }
 

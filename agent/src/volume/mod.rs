@@ -18,6 +18,7 @@ mod events;
 mod extents;
 mod gate;
 mod journal;
+mod latency;
 mod open;
 mod plan;
 mod preserve;
@@ -47,11 +48,12 @@ pub use claim::free_area;
 pub use clock::{Clock, Step, SystemClock};
 pub use error::{ChangeError, CutError, OpenError, ReleaseError, ViewError};
 pub use journal::Durability;
+pub use latency::{BOUNDS_US, Latency};
 pub use open::{Continuity, Options};
 pub use tracker::Tracker;
 pub use types::{
     Checkpoint, Counters, Cut, Event, EventKind, Extent, ExtentPage, Fate, FullPolicy, HoldToken,
-    Kind, SnapshotStatus, Status,
+    Kind, Measurements, RequestKind, Requests, SnapshotStatus, Status,
 };
 
 use crate::disk::Disk;
@@ -136,6 +138,11 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
                 .recovered
                 .filter(|_| self.tracker.epoch() == self.began),
         }
+    }
+
+    /// How long requests and holds took.
+    pub fn measurements(&self) -> Measurements {
+        self.counters.measurements()
     }
 
     /// Snapshots whose fate is still known, oldest first.

@@ -11,7 +11,7 @@
 
 use tidemark_store::units::BlockRange;
 
-use super::{Clock, Step, Volume, journal::Watched, plan};
+use super::{Clock, Step, Volume, counters::Counted, journal::Watched, plan};
 use crate::{
     disk::{Disk, forward},
     request::{Errno, Request},
@@ -23,12 +23,19 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
     /// Errors are the origin's own, unchanged, or `EINVAL` for a range outside the volume. A
     /// future that is dropped before its end leaves the request half done, as a dying process
     /// does; what it marked and preserved stays.
-    pub async fn serve(&self, mut request: Request<'_>) -> Result<(), Errno> {
+    pub async fn serve(&self, request: Request<'_>) -> Result<(), Errno> {
+        let began_us = self.clock.elapsed_us();
+        let counted = Counted::of(&request);
+        let answer = self.carry_out(request).await;
+        let took_us = self.clock.elapsed_us().saturating_sub(began_us);
+        self.counters.count(counted, took_us, answer);
+        answer
+    }
+
+    async fn carry_out(&self, mut request: Request<'_>) -> Result<(), Errno> {
         self.check(&request)?;
         let Some(change) = plan::change_of(&request, self.geometry, self.discard_zeroes) else {
-            self.forward(&mut request).await?;
-            self.counters.count(&request);
-            return Ok(());
+            return self.forward(&mut request).await;
         };
         let _pass = self.gate.enter(change.touched).await;
         if !self.clock.omits(Step::Mark) {
@@ -40,7 +47,6 @@ impl<O: Disk, A: Disk, C: Clock> Volume<O, A, C> {
         }
         self.forward(&mut request).await?;
         self.tracker.settle(&change);
-        self.counters.count(&request);
         Ok(())
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tidemark_store::units::{ByteRange, Epoch, Geometry, Id};
 pub use tidemark_store::{changes::Kind, state::Fate};
 
-use super::Durability;
+use super::{Durability, Latency};
 
 /// What happens to snapshots when the store fills; the host's write always goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -96,6 +96,54 @@ pub struct Counters {
     pub preserved_bytes: u64,
     /// Time for which writers were delayed because the store was filling.
     pub delayed_us: u64,
+}
+
+/// What the host asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RequestKind {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+    /// A flush.
+    Flush,
+    /// A discard.
+    Discard,
+    /// A write of zeros without their bytes.
+    WriteZeroes,
+}
+
+impl RequestKind {
+    /// All of them, each at its own number.
+    pub const ALL: [Self; 5] = [
+        Self::Read,
+        Self::Write,
+        Self::Flush,
+        Self::Discard,
+        Self::WriteZeroes,
+    ];
+}
+
+/// Requests of one kind since the process started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Requests {
+    /// The kind.
+    pub kind: RequestKind,
+    /// From when a request reached the engine to its answer, of those that failed too.
+    pub latency: Latency,
+    /// Bytes of those that did not fail.
+    pub bytes: u64,
+    /// Those that were answered with an error.
+    pub failures: u64,
+}
+
+/// How long things took since the process started.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Measurements {
+    /// Requests of the host, by kind.
+    pub requests: [Requests; RequestKind::ALL.len()],
+    /// For how long changes were stopped, for cuts and otherwise.
+    pub holds: Latency,
 }
 
 /// The volume at one moment.

@@ -114,6 +114,7 @@ fn answer(volume: &Engine, call: Call) {
         }
         Call::WaitEvents(wait) => write(volume, wait.wait_us),
         Call::Describe(_) | Call::PresentViews(_) => drop(volume.status()),
+        Call::Measure(_) => drop(volume.measurements()),
         Call::Hello(_) | Call::Stop(_) | Call::HandOver(_) => {}
     }
 }

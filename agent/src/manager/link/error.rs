@@ -46,6 +46,7 @@ impl LinkError {
             Answer::Cut(_) => "Cut",
             Answer::Extents(_) => "Extents",
             Answer::Events(_) => "Events",
+            Answer::Measurements(_) => "Measurements",
         };
         Self::Protocol(format!("{asked} was answered with {got}"))
     }

@@ -16,8 +16,8 @@ use std::{
 use prost::Message;
 use tidemark_proto::private::{
     Allocated, Changes, Cut, CutReply, Describe, Description, EventPage, ForgetCheckpoint,
-    HandOver, Hello, HelloReply, Hold, PresentViews, ReleaseSnapshot, Reply, Request,
-    ResetTracking, Stop, Unhold, WaitEvents, reply::Result as Answer, request::Call,
+    HandOver, Hello, HelloReply, Hold, Measure, Measurements, PresentViews, ReleaseSnapshot, Reply,
+    Request, ResetTracking, Stop, Unhold, WaitEvents, reply::Result as Answer, request::Call,
 };
 use tidemark_store::units::{Epoch, Id};
 use tokio::{
@@ -82,6 +82,14 @@ impl Link {
         match self.call(Call::Describe(Describe {}), CALL_TIMEOUT).await? {
             Answer::Description(description) => Ok(description),
             other => Err(LinkError::unexpected("Describe", &other)),
+        }
+    }
+
+    /// Asks how long things took. A server that is older than the question refuses it.
+    pub(super) async fn measure(&self) -> Result<Measurements, LinkError> {
+        match self.call(Call::Measure(Measure {}), CALL_TIMEOUT).await? {
+            Answer::Measurements(measured) => Ok(measured),
+            other => Err(LinkError::unexpected("Measure", &other)),
         }
     }
 

@@ -14,7 +14,7 @@ mod cancel;
 mod tests;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -61,6 +61,15 @@ pub struct OperationStatus {
     pub result: Option<operation::Result>,
 }
 
+/// How many operations there are and were.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Those that run, by kind.
+    pub running: BTreeMap<OperationKind, u64>,
+    /// Those that ended, by kind and how.
+    pub ended: BTreeMap<(OperationKind, OperationState), u64>,
+}
+
 /// Every operation that runs, and the last that ended. Cheap to clone.
 #[derive(Clone, Default)]
 pub struct Operations {
@@ -73,6 +82,8 @@ struct Registry {
     running: Vec<Arc<Entry>>,
     /// In the order in which they ended.
     finished: VecDeque<Arc<Entry>>,
+    /// All that ended, also those that are no longer known.
+    ended: BTreeMap<(OperationKind, OperationState), u64>,
     closed: bool,
 }
 
@@ -145,6 +156,19 @@ impl Operations {
             .collect()
     }
 
+    /// How many run and how many ended, since this process started.
+    pub fn tally(&self) -> Tally {
+        let registry = self.lock();
+        let mut running = BTreeMap::new();
+        for entry in &registry.running {
+            *running.entry(entry.kind).or_default() += 1;
+        }
+        Tally {
+            running,
+            ended: registry.ended.clone(),
+        }
+    }
+
     /// Asks an operation to end; it does so at its next step. No effect on a finished one.
     pub fn cancel(&self, id: &str) -> Option<OperationStatus> {
         let entry = self.find(id)?;
@@ -201,9 +225,10 @@ impl Operations {
         all.find(|entry| entry.id == id).cloned()
     }
 
-    fn retire(&self, entry: &Arc<Entry>) {
+    fn retire(&self, entry: &Arc<Entry>, state: OperationState) {
         let mut registry = self.lock();
         registry.running.retain(|other| other.id != entry.id);
+        *registry.ended.entry((entry.kind, state)).or_default() += 1;
         registry.finished.push_back(entry.clone());
         if registry.finished.len() > KEPT_FINISHED {
             registry.finished.pop_front();
@@ -302,7 +327,7 @@ impl OperationGuard {
             first
         });
         if first {
-            self.registry.retire(&self.entry);
+            self.registry.retire(&self.entry, state);
         }
     }
 }

@@ -153,3 +153,20 @@ async fn a_token_wakes_whoever_waits() {
     operations.cancel(guard.id());
     assert_eq!(waiter.await.unwrap(), CancelCause::Asked);
 }
+
+#[test]
+fn what_ended_is_counted_also_when_it_is_forgotten() {
+    let operations = Operations::default();
+    let running = start(&operations);
+    for _ in 0..=KEPT_FINISHED {
+        start(&operations).finish(Ok(()));
+    }
+    drop(start(&operations));
+    let tally = operations.tally();
+    let ended = |state| tally.ended[&(OperationKind::StreamData, state)];
+    assert_eq!(ended(OperationState::Succeeded), KEPT_FINISHED as u64 + 1);
+    assert_eq!(ended(OperationState::Failed), 1);
+    assert_eq!(tally.running[&OperationKind::StreamData], 1);
+    running.finish(Ok(()));
+    assert!(operations.tally().running.is_empty());
+}

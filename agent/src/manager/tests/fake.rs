@@ -13,8 +13,9 @@ use std::{
 use prost::Message;
 use tidemark_proto::private::{
     CheckpointInfo, CutReply, Description, Done, EventPage, ExtentPage, Failure, FailureKind, Held,
-    HelloReply, Range, RangeKind, Reply, Request, SnapshotFate, SnapshotInfo, VolumeEvent,
-    VolumeEventKind, reply::Result as Answer, request::Call,
+    HelloReply, Histogram, Measurements, Range, RangeKind, Reply, Request, RequestKind,
+    RequestMeasurements, SnapshotFate, SnapshotInfo, VolumeEvent, VolumeEventKind,
+    reply::Result as Answer, request::Call,
 };
 use tidemark_store::units::Id;
 use tokio::{
@@ -150,7 +151,7 @@ impl Fake {
 
     async fn answer(&self, call: Call) -> Answer {
         let name = call_name(&call);
-        if !matches!(name, "Hello" | "Describe" | "WaitEvents") {
+        if !matches!(name, "Hello" | "Describe" | "Measure" | "WaitEvents") {
             self.journal
                 .lock()
                 .unwrap()
@@ -203,6 +204,7 @@ impl Fake {
                     created_us: 1_000_000 + epoch,
                 })
             }
+            Call::Measure(_) => Answer::Measurements(measurements()),
             Call::PresentViews(_) => Answer::Done(Done {}),
             Call::Unhold(_) => {
                 state.held = None;
@@ -353,6 +355,23 @@ async fn read(stream: &mut UnixStream) -> Option<Request> {
     }
 }
 
+fn measurements() -> Measurements {
+    let histogram = Histogram {
+        counts: vec![3, 2, 1],
+        sum_us: 4_000,
+    };
+    Measurements {
+        bounds_us: vec![100, 1_000],
+        requests: vec![RequestMeasurements {
+            kind: RequestKind::Write.into(),
+            duration: Some(histogram.clone()),
+            bytes: 24_576,
+            failures: 1,
+        }],
+        holds: Some(histogram),
+    }
+}
+
 fn failed(kind: FailureKind) -> Answer {
     Answer::Failure(Failure {
         kind: kind.into(),
@@ -376,5 +395,6 @@ fn call_name(call: &Call) -> &'static str {
         Call::WaitEvents(_) => "WaitEvents",
         Call::Stop(_) => "Stop",
         Call::HandOver(_) => "HandOver",
+        Call::Measure(_) => "Measure",
     }
 }

@@ -5,6 +5,7 @@ mod cut;
 mod describe;
 mod events;
 pub(super) mod failure;
+mod measure;
 mod stop;
 
 use std::{
@@ -89,6 +90,7 @@ impl Session {
         let served = &self.served;
         match call {
             Call::Describe(_) => Ok(Answer::Description(describe::describe(served))),
+            Call::Measure(_) => Ok(Answer::Measurements(measure::measure(served))),
             Call::PresentViews(_) => changes::present_views(served).map(done),
             Call::Hold(hold) => self.hold(&hold).map(Answer::Held),
             Call::Cut(cut) => self.cut(&cut).map(Answer::Cut),

@@ -110,7 +110,7 @@ impl Schedule {
     pub(crate) fn row(&self) -> Vec<String> {
         let last = self.last.as_ref().map(|record| match self.running {
             true => "runs now".to_owned(),
-            false => plain(&record.line()),
+            false => plain(&record::line(record)),
         });
         vec![
             self.name.clone(),

@@ -1,4 +1,4 @@
-//! How runs of schedules went: one small file for each schedule, `schedules/NAME.json`.
+//! The files that tell how runs of schedules went: who reads and writes them, and who may run.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::Context as _;
 use nix::fcntl::{Flock, FlockArg};
-use serde::{Deserialize, Serialize};
+use tidemark_config::runs;
+pub(crate) use tidemark_config::runs::{Outcome, Record};
 
 use crate::{
     exit::{Exit, Fault},
@@ -17,79 +18,30 @@ use crate::{
     units,
 };
 
-/// How the last run went. Times are seconds since the UNIX epoch; 0 is never.
-#[derive(Clone, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Record {
-    pub(crate) started_at: u64,
-    pub(crate) ended_at: u64,
-    pub(crate) outcome: Outcome,
-    /// The agent's reason for what failed first.
-    pub(crate) reason: String,
-    /// What failed, one sentence each.
-    pub(crate) failures: Vec<String>,
-    /// Recovery points that were made.
-    pub(crate) points: Vec<String>,
-    pub(crate) read_bytes: u64,
-    pub(crate) changed_bytes: u64,
-    pub(crate) stored_bytes: u64,
-    /// When a run last made its recovery points.
-    pub(crate) backed_up_at: u64,
-    /// When one last did all it should.
-    pub(crate) succeeded_at: u64,
-    /// When one last pruned.
-    pub(crate) pruned_at: u64,
-}
-
-/// How a run ended.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Outcome {
-    /// It did all it should.
-    Succeeded,
-    /// The backup is there, and something after it failed.
-    Partial,
-    /// There is no backup of this run. So is one that never ended.
-    #[default]
-    Failed,
-}
-
-impl Outcome {
-    pub(crate) fn word(self) -> &'static str {
-        match self {
-            Self::Succeeded => "succeeded",
-            Self::Partial => "partial",
-            Self::Failed => "failed",
-        }
+/// How the last run went, for a table.
+pub(crate) fn line(record: &Record) -> String {
+    if !record.has_ended() {
+        return "was ended before it was done".to_owned();
     }
-}
-
-impl Record {
-    /// For a table.
-    pub(crate) fn line(&self) -> String {
-        if self.ended_at < self.started_at {
-            return "was ended before it was done".to_owned();
-        }
-        let ago = units::age(units::now().saturating_sub(self.ended_at));
-        let mut line = format!("{} {ago} ago", self.outcome.word());
-        if let Some(first) = self.failures.first() {
-            line.push_str(": ");
-            line.push_str(first);
-        }
-        line
+    let ago = units::age(units::now().saturating_sub(record.ended_at));
+    let mut line = format!("{} {ago} ago", record.outcome.word());
+    if let Some(first) = record.failures.first() {
+        line.push_str(": ");
+        line.push_str(first);
     }
+    line
 }
 
-/// The folder of them.
+/// The state directory that they are in.
 pub(crate) struct Records(PathBuf);
 
 impl Records {
     pub(crate) fn below(state_dir: &Path) -> Self {
-        Self(state_dir.join("schedules"))
+        Self(state_dir.to_owned())
     }
 
     fn path(&self, name: &str, suffix: &str) -> PathBuf {
-        self.0.join(format!("{name}.{suffix}"))
+        runs::file(&self.0, name).with_extension(suffix)
     }
 
     /// One that cannot be understood is none: what follows from it is a prune too many.
@@ -126,7 +78,7 @@ impl Records {
             DirBuilder::new()
                 .recursive(true)
                 .mode(0o700)
-                .create(&self.0)?;
+                .create(runs::folder(&self.0))?;
             OpenOptions::new()
                 .write(true)
                 .create(true)

@@ -91,15 +91,8 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<()> 
     let records = args.place.records();
     let _lock = records.lock(name)?;
     let last = records.read(name)?.unwrap_or_default();
-    let mut record = Record {
-        started_at: now(),
-        ended_at: 0,
-        outcome: Outcome::Failed,
-        backed_up_at: last.backed_up_at,
-        succeeded_at: last.succeeded_at,
-        pruned_at: last.pruned_at,
-        ..Record::default()
-    };
+    let mut record = Record::begin(&last, now());
+    let failed_before = record.failed_in_a_row;
     records.write(name, &record)?;
     let mut told = Told::default();
     match context.client().await {
@@ -117,10 +110,10 @@ pub(super) async fn run(args: RunArgs, context: &Context) -> anyhow::Result<()> 
             run.all(&mut told, &mut record).await;
         }
     }
-    note(&told, &mut record);
+    note(&told, &mut record, failed_before);
     let environment = environment(name, backup, &record);
     hooks(backup, &mut told, &environment).await;
-    note(&told, &mut record);
+    note(&told, &mut record, failed_before);
     records.write(name, &record)?;
     finish(name, &told, &record, context)
 }
@@ -247,7 +240,7 @@ fn policy(keep: &Keep) -> RetentionPolicy {
     }
 }
 
-fn note(told: &Told, record: &mut Record) {
+fn note(told: &Told, record: &mut Record, failed_before: u64) {
     record.ended_at = now().max(record.started_at);
     record.outcome = told.outcome();
     let failures = told.failures.iter();
@@ -258,8 +251,10 @@ fn note(told: &Told, record: &mut Record) {
     record.read_bytes = told.sum(|work| work.read_bytes);
     record.changed_bytes = told.sum(|work| work.changed_bytes);
     record.stored_bytes = told.sum(|work| work.stored_bytes);
+    record.failed_in_a_row = failed_before + 1;
     if record.outcome == Outcome::Succeeded {
         record.succeeded_at = record.ended_at;
+        record.failed_in_a_row = 0;
     }
 }
 
