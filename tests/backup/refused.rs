@@ -1,6 +1,6 @@
 //! What is refused, and with which reason.
 
-use std::path::Path;
+use std::{fs, path::Path};
 
 use tidemark_proto::v1::{
     BackupRequest, ForgetPointsRequest, RemoveRepositoryRequest, Repository, RetentionPolicy,
@@ -91,4 +91,24 @@ fn bad_wishes_are_refused_with_their_reason() {
         "REPOSITORY_APPEND_ONLY"
     );
     assert_eq!(repositories.points("adds").len(), 1);
+}
+
+#[test]
+fn a_repository_whose_disk_is_not_there_is_not_begun_anew() {
+    let (daemon, repositories, _) = world_with_a_volume();
+    let first = repositories.back_up("repo", "vol");
+    let (place, away) = (daemon.path("repo"), daemon.path("away"));
+    fs::rename(&place, &away).expect("a folder can be moved");
+    let reason = |answer: Result<_, Refusal>| answer.expect_err("refused").reason;
+    let backup = || repositories.back_up_as(backup_of("repo", "vol")).map(drop);
+    assert_eq!(reason(backup()), "REPOSITORY_NOT_FOUND");
+    assert!(!place.exists());
+    // The mount point of a disk that is not mounted.
+    fs::create_dir(&place).expect("a folder can be made");
+    assert_eq!(reason(backup()), "REPOSITORY_NOT_FOUND");
+    assert_eq!(fs::read_dir(&place).expect("a folder").count(), 0);
+    fs::remove_dir(&place).expect("it is empty");
+    fs::rename(&away, &place).expect("a folder can be moved");
+    let next = repositories.back_up("repo", "vol");
+    assert_eq!((next.full_reason.as_str(), next.base_id), ("", first.id));
 }

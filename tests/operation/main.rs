@@ -162,8 +162,8 @@ fn the_doctor_names_what_is_missing_and_the_command_that_mends_it() {
     let page = cli.ok(&["status", "--state-dir", &state]);
     assert!(page.contains("nightly succeeded"), "{page}");
 
+    // As with a disk that is not mounted.
     fs::rename(daemon.path("vault"), daemon.path("gone")).expect("a folder can be moved");
-    fs::write(daemon.path("vault"), "").expect("a file can be written");
     assert_ne!(run().code, Some(code::OK));
     let found = doctor(&["--json"]);
     assert_eq!(found.code, Some(code::ATTENTION), "{found:?}");

@@ -182,10 +182,12 @@ impl Backups {
     pub(super) async fn repository(&self, name: &str) -> Result<Repository, Error> {
         let known = self.known(name).await?;
         let kept = self.opened().get(name).cloned();
-        if let Some(kept) = kept.filter(|kept| kept.config().repository == known.id) {
-            return Ok(kept);
-        }
-        let opened = blocking(move || known.open()).await?;
+        let kept = kept.filter(|kept| kept.config().repository == known.id);
+        let opened = blocking(move || match kept.filter(Repository::is_still_there) {
+            Some(kept) => Ok(kept),
+            None => known.open(),
+        })
+        .await?;
         self.opened().insert(name.to_owned(), opened.clone());
         Ok(opened)
     }

@@ -96,6 +96,15 @@ impl Repository {
         }
     }
 
+    /// Whether its storage is still there, and still this repository's: a disk may have been unmounted
+    /// since it was opened, or another mounted in its place.
+    pub fn is_still_there(&self) -> bool {
+        let read = self.backend.read(name::CONFIG, MAX_RECORD_BYTES);
+        read.is_ok_and(|bytes| {
+            Config::decode(&bytes).is_ok_and(|found| found.repository == self.config.repository)
+        })
+    }
+
     fn with(backend: Arc<dyn Backend>, config: Config, master: Option<Secret>) -> Self {
         let naming = match &master {
             None => Naming::Plain,

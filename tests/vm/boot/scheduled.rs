@@ -70,6 +70,8 @@ up after-thaw data succeeded"
     host.boot(
         "makes up for what was slept through",
         r#"
+        # Else one would be under way when the host is stopped, and say that it was cancelled.
+        systemctl stop tidemark-backup@often.timer
         points() {
             tidemark --json snapshots vault | jq "[.points[] | select(.tags | index(\"$1\"))] | length"
         }

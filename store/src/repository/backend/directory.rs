@@ -5,6 +5,9 @@
 //! leaves in `tmp/` a later sweep removes. Between the link and the flush others see the object and a power
 //! cut may take it away: who relies on it flushes the folder, too. The clock is that which stamps files: the server's on a network
 //! file system.
+//!
+//! A folder that something was mounted on or unmounted from is another one: nothing is written to it, or a
+//! disk that is not there would fill the one below it.
 
 use std::{
     collections::BTreeSet,
@@ -12,12 +15,16 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 
 use super::{Backend, Listed, StorageTime};
-use crate::repository::crypto::secret;
+use crate::repository::{
+    crypto::secret,
+    format::name::{CONFIG, KEYS},
+};
 
 const TEMPORARY: &str = "tmp";
 /// What is in `tmp/` for longer than this has no writer any more.
@@ -27,12 +34,45 @@ const STALE_SECONDS: u64 = 24 * 3600;
 #[derive(Debug)]
 pub struct Directory {
     root: PathBuf,
+    /// Device and inode of the root when it was first used.
+    identity: OnceLock<(u64, u64)>,
 }
 
 impl Directory {
-    /// The repository at `root`, which need not be there yet.
+    /// The repository at `root`, which is made with a repository's first objects.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into() }
+        Self {
+            root: root.into(),
+            identity: OnceLock::new(),
+        }
+    }
+
+    /// Whether the root is there, and the one that it was.
+    fn check(&self) -> io::Result<()> {
+        let about = fs::metadata(&self.root)?;
+        let found = (about.dev(), about.ino());
+        if *self.identity.get_or_init(|| found) == found {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} is another folder than when it was opened: was something mounted or unmounted there?",
+            self.root.display()
+        )))
+    }
+
+    /// The root is made with the first objects of a repository, and never again.
+    fn make_root_for(&self, name: &str) -> io::Result<()> {
+        match self.check() {
+            Err(why)
+                if why.kind() == ErrorKind::NotFound
+                    && self.identity.get().is_none()
+                    && (name == CONFIG || name.starts_with(KEYS)) =>
+            {
+                make_folder(&self.root)?;
+                self.check()
+            }
+            other => other,
+        }
     }
 
     fn path(&self, name: &str) -> io::Result<PathBuf> {
@@ -103,6 +143,7 @@ impl Backend for Directory {
 
     fn create(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let path = self.path(name)?;
+        self.make_root_for(name)?;
         let (temporary, mut file) = self.temporary()?;
         let written = file.write_all(bytes).and_then(|()| file.sync_all());
         let placed = written.and_then(|()| place(&temporary, &path));
@@ -115,6 +156,7 @@ impl Backend for Directory {
     }
 
     fn read(&self, name: &str, max: u64) -> io::Result<Vec<u8>> {
+        self.check()?;
         let file = File::open(self.path(name)?)?;
         let len = file.metadata()?.len();
         if len > max {
@@ -172,6 +214,7 @@ impl Backend for Directory {
     }
 
     fn now(&self) -> io::Result<StorageTime> {
+        self.check()?;
         let (path, mut file) = self.temporary()?;
         // A network file system stamps with its server's clock only what its server wrote.
         let stamped = file.write_all(&[0]).and_then(|()| file.sync_all());
@@ -256,5 +299,39 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => File::open(folder)?.sync_all(),
         _ => File::open(".")?.sync_all(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_that_is_gone_is_not_made_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path().join("disk/repository");
+        let early = Directory::new(&root);
+        let refused = early.create("packs/a", b"a").unwrap_err();
+        assert_eq!(refused.kind(), ErrorKind::NotFound);
+        early.create("keys/a", b"a").unwrap();
+        early.create("packs/a", b"a").unwrap();
+
+        // As when a disk is unmounted, and with it the mount point stays.
+        let away = folder.path().join("away");
+        fs::rename(&root, &away).unwrap();
+        for name in ["packs/b", "keys/b", CONFIG] {
+            early.create(name, b"b").unwrap_err();
+        }
+        early.now().unwrap_err();
+        assert!(!root.exists());
+        fs::create_dir(&root).unwrap();
+        let refused = early.create("packs/b", b"b").unwrap_err();
+        assert!(refused.to_string().contains("another folder"), "{refused}");
+        early.read("packs/a", 9).unwrap_err();
+        assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
+
+        fs::remove_dir(&root).unwrap();
+        fs::rename(&away, &root).unwrap();
+        early.create("packs/b", b"b").unwrap();
     }
 }

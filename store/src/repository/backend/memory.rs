@@ -196,9 +196,11 @@ mod tests {
     fn memory_and_a_directory_keep_the_contract() {
         contract::holds(&Memory::new());
         let folder = tempfile::tempdir().unwrap();
-        let directory = Directory::new(folder.path().join("deep/repository"));
+        let root = folder.path().join("deep/repository");
+        std::fs::create_dir_all(&root).unwrap();
+        let directory = Directory::new(&root);
         contract::holds(&directory);
-        let left = std::fs::read_dir(folder.path().join("deep/repository/tmp")).unwrap();
+        let left = std::fs::read_dir(root.join("tmp")).unwrap();
         assert_eq!(left.count(), 0);
         for name in ["../x", "a//b", ".x", ""] {
             assert!(directory.create(name, b"").is_err());
