@@ -62,6 +62,7 @@ up after-thaw data succeeded"
         systemctl is-active tidemark-backup@often.timer tidemark-backup@yearly.timer
         is "those that failed" "$(systemctl --failed --no-legend 'tidemark-backup@*')" ""
         systemctl stop tidemark-backup@often.timer
+        eventually "none runs" eval '[ "$(systemctl is-active tidemark-backup@often)" = inactive ]'
         # Persistent: the last time that it is known to have run was years ago.
         is "yearly ones" "$(points yearly)" 0
         touch --date 2001-01-01 /var/lib/systemd/timers/stamp-tidemark-backup@yearly.timer
@@ -72,6 +73,7 @@ up after-thaw data succeeded"
         r#"
         # Else one would be under way when the host is stopped, and say that it was cancelled.
         systemctl stop tidemark-backup@often.timer
+        eventually "none runs" eval '[ "$(systemctl is-active tidemark-backup@often)" = inactive ]'
         points() {
             tidemark --json snapshots vault | jq "[.points[] | select(.tags | index(\"$1\"))] | length"
         }
