@@ -28,6 +28,8 @@ pub struct Measured {
     pub origin_path: PathBuf,
     /// The volume was taken from its servers, and the host uses it without us.
     pub fell_back: bool,
+    /// No server answers, and none is waited for: what the host writes to the volume now is not tracked.
+    pub untracked: bool,
     /// Times that its server was lost, or handed over, and another answered, since this process started.
     pub server_restarts: u64,
     /// Times that its tracking started anew, since this process started.
@@ -39,7 +41,7 @@ pub struct Measured {
 impl Measured {
     /// How far what tracking tells can be relied on now; `None` when nobody says.
     pub fn trust(&self) -> Option<v1::Trust> {
-        if self.fell_back {
+        if self.fell_back || self.untracked {
             return Some(v1::Trust::Broken);
         }
         let server = self.server.as_ref()?;
@@ -149,6 +151,7 @@ async fn measured(entry: Arc<Entry>) -> Measured {
         name: entry.name().to_owned(),
         origin_path: entry.record.origin_path.clone(),
         fell_back: matches!(entry.health(), Health::FellBack(_)),
+        untracked: server.is_none() && !entry.paths.is_presented(),
         server_restarts: entry.restarts.get(),
         tracking_resets: entry.resets.get(),
         server,
