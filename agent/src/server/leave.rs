@@ -34,6 +34,8 @@ use crate::{
 const SETTLE_WITHIN: Duration = Duration::from_secs(10);
 /// How long it may take to tell nothing.
 const CLOSE_WITHIN: Duration = Duration::from_secs(15);
+/// How long udev and the like may have a volume open that has just changed: they read, and are soon done.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
 const STEP: Duration = Duration::from_millis(20);
 
 /// Gives the volume back, or changes nothing and says why not.
@@ -56,8 +58,8 @@ fn leave_now(running: &mut Running) -> Result<(), Failure> {
         close_journal(running)?;
     }
     take_away(running)?;
-    if running.is_open() {
-        // Mounted just now, by somebody who did not wait for the host's end.
+    if stays_open(running) || device.and_then(Left::now) != left {
+        // Mounted or written to just now, by somebody who did not wait for the host's end.
         close_journal(running)?;
     } else if device.is_none() || host_stops {
         settle(running);
@@ -74,7 +76,7 @@ fn leave_now(running: &mut Running) -> Result<(), Failure> {
 }
 
 fn refuse_while_open(running: &Running) -> Result<(), Failure> {
-    match running.is_open() {
+    match stays_open(running) {
         true => Err(failure(
             FailureKind::Busy,
             "the volume is mounted or open: it is served on, for what would be written without us \
@@ -82,6 +84,17 @@ fn refuse_while_open(running: &Running) -> Result<(), Failure> {
         )),
         false => Ok(()),
     }
+}
+
+fn stays_open(running: &Running) -> bool {
+    let begun = Instant::now();
+    while running.is_open() {
+        if begun.elapsed() > LOOK_WITHIN {
+            return true;
+        }
+        thread::sleep(STEP);
+    }
+    false
 }
 
 fn close_journal(running: &Running) -> Result<(), Failure> {
