@@ -133,7 +133,8 @@ impl PowerCuts {
 
     /// Each object is there, whole, when its creation has returned, and not when its deletion has.
     pub(crate) fn keeps_what_it_created(self) {
-        let names = ["points/one", "packs/ab/two", "points/three"];
+        // The first makes the repository's folder.
+        let names = ["config", "packs/ab/two", "points/three"];
         let object = |number: usize| vec![u8::try_from(number).unwrap_or(0) + 1; 70_000];
         for round in 0..names.len() * 2 {
             let mounted = self.mount();
@@ -147,6 +148,8 @@ impl PowerCuts {
             done.expect("the disk had power");
             self.bring_back(mounted);
             let mounted = self.mount();
+            // What is mounted anew may be another device.
+            let storage = Directory::new(self.place());
             for (at, name) in names.iter().enumerate() {
                 let there = storage.read(name, 1 << 20);
                 let created = deletes || at <= number;
