@@ -6,7 +6,7 @@
 //! cut an image into a store of zstd chunks, and an index. Each program is asked for what suits it best.
 //!
 //! `MIB` sets the size (2048), `KEY=1` encrypts, `ROUNDS` says how often what is held against `zstd` is
-//! timed, in turns with it (3). The image is in the page cache for all, and nobody flushes what is restored.
+//! timed, in turns with it (3). What is read is in the page cache for all, and nobody flushes what is restored.
 
 mod change;
 mod data;
@@ -59,13 +59,13 @@ fn limits(folder: &Path, images: &data::Images, rows: &mut Vec<Row>) {
         zstd.args(["-3", "-T2", "-q", "-f"]);
         zstd.arg(image).arg("-o").arg(&packed);
         let size = || fs::metadata(&packed).map_or(0, |about| about.len());
-        rows.push(timed(what, &zstd, Some(&size)));
+        rows.push(timed(what, &zstd, &[image], Some(&size)));
         if what == verdict::ZSTD {
             let unpacked = folder.join("unpacked");
             let mut zstd = Command::new("zstd");
             zstd.args(["-d", "-q", "-f"]).arg(&packed);
             zstd.arg("-o").arg(&unpacked);
-            rows.push(timed("zstd -d of the image", &zstd, None));
+            rows.push(timed("zstd -d of the image", &zstd, &[&packed], None));
             fs::remove_file(unpacked).expect("the image is there again");
         }
         fs::remove_file(&packed).expect("the frame is there");
@@ -73,6 +73,6 @@ fn limits(folder: &Path, images: &data::Images, rows: &mut Vec<Row>) {
     let copied = folder.join("copied");
     let mut cp = Command::new("cp");
     cp.arg("--reflink=never").arg(&images.base).arg(&copied);
-    rows.push(timed("cp of the image", &cp, None));
+    rows.push(timed("cp of the image", &cp, &[&images.base], None));
     fs::remove_file(copied).expect("the copy is there");
 }

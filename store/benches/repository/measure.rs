@@ -2,7 +2,8 @@
 //! process's children is the program's alone.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::copy,
     path::Path,
     process::Command,
     time::{Duration, Instant},
@@ -26,8 +27,14 @@ pub(crate) struct Row {
     pub(crate) size_mb: Option<f64>,
 }
 
-/// Runs a program; panics with its name when it fails. `size` is asked before and after.
-pub(crate) fn timed(what: &str, command: &Command, size: Option<&dyn Fn() -> u64>) -> Row {
+/// Runs a program that reads what is in `reads`; panics with its name when it fails. `size` is asked before
+/// and after.
+pub(crate) fn timed(
+    what: &str,
+    command: &Command,
+    reads: &[&Path],
+    size: Option<&dyn Fn() -> u64>,
+) -> Row {
     let before = size.map(|size| size());
     let mut between = Command::new(std::env::current_exe().expect("this program"));
     between.arg(WORD).arg(command.get_program());
@@ -38,8 +45,9 @@ pub(crate) fn timed(what: &str, command: &Command, size: Option<&dyn Fn() -> u64
     if let Some(folder) = command.get_current_dir() {
         between.current_dir(folder);
     }
-    // Nobody pays for what others wrote before.
+    // Nobody pays for what others wrote before, or for what a kernel that reclaims early has dropped.
     sync();
+    reads.iter().for_each(|path| read_all(path));
     let output = between
         .output()
         .unwrap_or_else(|why| panic!("{what}: {why}"));
@@ -105,6 +113,17 @@ pub(crate) fn medians(rounds: Vec<Vec<Row>>) -> Vec<Row> {
         Row { peak_mib, ..middle }
     };
     rows.into_iter().map(median).collect()
+}
+
+/// Has the kernel keep what a file, or all files below a folder, have.
+fn read_all(path: &Path) {
+    if path.is_dir() {
+        let entries = fs::read_dir(path).into_iter().flatten().flatten();
+        entries.for_each(|entry| read_all(&entry.path()));
+    } else if let Ok(mut file) = File::open(path) {
+        // What cannot be read the program will tell.
+        let _ = copy(&mut file, &mut std::io::sink());
+    }
 }
 
 fn mb(bytes: u64) -> f64 {

@@ -78,7 +78,7 @@ pub(crate) fn measure(folder: &Path, images: &Images, rows: &mut Vec<Row>) {
         let restores = matches!(action, Action::Restore | Action::InPlace);
         let stores = !restores && action != Action::Table;
         let size: Option<&dyn Fn() -> u64> = if stores { Some(&size) } else { None };
-        let row = timed(what, &own, size);
+        let row = timed(what, &own, &[&repository, image, &restored], size);
         if action != Action::Init {
             rows.push(row);
         }

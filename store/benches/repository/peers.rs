@@ -76,16 +76,18 @@ pub(crate) fn measure(folder: &Path, images: &Images) -> Vec<Row> {
             shell.env("BORG_BASE_DIR", home.join("cache"));
             shell
         };
-        timed(peer.name, &run(peer.init), None);
-        let size = || bytes_in(&home.join("kept"));
+        timed(peer.name, &run(peer.init), &[], None);
+        let kept = home.join("kept");
+        let size = || bytes_in(&kept);
         for (what, source) in [(FULL, &images.base), (INCREMENTAL, &images.changed)] {
             fs::hard_link(source, &image).expect("a name for a peer's image");
             let what = of_peer(peer.name, what);
-            rows.push(timed(&what, &run(peer.back_up), Some(&size)));
+            let reads = [source.as_path(), &kept];
+            rows.push(timed(&what, &run(peer.back_up), &reads, Some(&size)));
             fs::remove_file(&image).expect("a peer's image is there");
         }
         let what = of_peer(peer.name, RESTORE);
-        rows.push(timed(&what, &run(peer.restore), None));
+        rows.push(timed(&what, &run(peer.restore), &[&kept], None));
         fs::remove_dir_all(&home).expect("a peer's folder is there");
     }
     rows
