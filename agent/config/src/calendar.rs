@@ -1,6 +1,9 @@
 //! Schedules: systemd's calendar expressions.
 
-use std::{io, process::Command};
+use std::{
+    io,
+    process::{Command, Output},
+};
 
 /// Longer is no schedule.
 const MAX_BYTES: usize = 256;
@@ -63,16 +66,10 @@ pub fn ask_systemd(expression: &str) -> Verdict {
     if let Err(why) = plain(expression) {
         return Verdict::Wrong(why);
     }
-    let asked = Command::new("systemd-analyze")
-        .env("LC_ALL", "C")
-        .args(["calendar", "--iterations=1", "--", expression])
-        .output();
-    match asked {
+    match calendar("--iterations=1", expression) {
         Ok(told) if told.status.success() => {
             let told = String::from_utf8_lossy(&told.stdout);
-            let next = told
-                .lines()
-                .find_map(|line| line.trim().strip_prefix("Next elapse: "));
+            let next = behind(&told, "Next elapse: ");
             Verdict::Good(next.unwrap_or("never").to_owned())
         }
         Ok(told) => {
@@ -88,9 +85,48 @@ pub fn ask_systemd(expression: &str) -> Verdict {
     }
 }
 
+/// When an expression elapses first after `base`, in seconds since the UNIX epoch; as RFC 3339 has it, in
+/// UTC. Nothing where it never does, or systemd is not there to say so.
+pub fn first_after(expression: &str, base: u64) -> Option<String> {
+    plain(expression).ok()?;
+    let told = calendar(&format!("--base-time=@{base}"), expression).ok()?;
+    let told = String::from_utf8_lossy(&told.stdout);
+    // The second is there where the host's own time is another.
+    let elapses = behind(&told, "(in UTC): ").or_else(|| behind(&told, "Next elapse: "))?;
+    let mut words = elapses.split(' ');
+    match [(); 4].map(|()| words.next()) {
+        [Some(_), Some(date), Some(time), Some("UTC")] => Some(format!("{date}T{time}Z")),
+        _ => None,
+    }
+}
+
+fn calendar(option: &str, expression: &str) -> io::Result<Output> {
+    Command::new("systemd-analyze")
+        .env("LC_ALL", "C")
+        .args(["calendar", option, "--", expression])
+        .output()
+}
+
+/// The first line's rest behind a label.
+fn behind<'a>(told: &'a str, label: &str) -> Option<&'a str> {
+    told.lines()
+        .find_map(|line| line.trim().strip_prefix(label))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_moment_after_another_is_systemds() {
+        let after = |expression| first_after(expression, 1_000_000_000);
+        let utc = "2001-09-10T00:00:00Z".to_owned();
+        assert_eq!(after("*-*-* 00:00:00 UTC"), Some(utc));
+        let vienna = "2001-09-09T22:00:00Z".to_owned();
+        assert_eq!(after("*-*-* 00:00:00 Europe/Vienna"), Some(vienna));
+        assert_eq!(after("2000-01-01 00:00:00"), None);
+        assert_eq!(after("often"), None);
+    }
 
     #[test]
     fn what_systemd_takes_passes_and_what_would_mean_more_does_not() {

@@ -83,6 +83,7 @@ mod tests {
             repository: "vault".to_owned(),
             calendar: None,
             next: None,
+            due_by: None,
             last: None,
             running: false,
         };

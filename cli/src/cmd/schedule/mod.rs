@@ -3,6 +3,7 @@
 //! systemd's timers run `tidemark schedule run NAME`; nothing else keeps the time. What a run gave is
 //! written to a file, since the daemon may have been restarted before anybody asks.
 
+mod due;
 mod hook;
 pub(crate) mod record;
 mod run;
@@ -15,7 +16,7 @@ use tidemark_config::{
     calendar::{Verdict, ask_systemd},
 };
 
-use crate::{cmd::config, context::Context, text::plain};
+use crate::{cmd::config, context::Context, text::plain, units};
 use record::{Record, Records};
 
 /// What to do with schedules.
@@ -86,6 +87,9 @@ pub(crate) struct Schedule {
     pub(crate) calendar: Option<String>,
     /// When it is due next, as systemd writes it, without its random delay; nothing where that is not known.
     pub(crate) next: Option<String>,
+    /// By when the run after the last one should have begun, in seconds since the UNIX epoch; nothing where
+    /// that is not known.
+    pub(crate) due_by: Option<u64>,
     /// Its last run, or the one that is under way.
     pub(crate) last: Option<Record>,
     /// It runs now.
@@ -101,6 +105,7 @@ impl Schedule {
             "repository": self.repository,
             "schedule": self.calendar,
             "next": self.next,
+            "due_by": self.due_by.map(units::moment),
             "running": self.running,
             "last": self.last,
         })
@@ -128,21 +133,26 @@ impl Schedule {
 /// Columns of [`Schedule::row`].
 pub(crate) const HEADING: [&str; 6] = ["SCHEDULE", "VOLUMES", "TO", "WHEN", "NEXT", "LAST RUN"];
 
-/// The schedules of a configuration with the records below `state_dir`. An error: these may not be read.
+/// The schedules of a configuration, which is in the file `config`, with the records below `state_dir`. An
+/// error: these may not be read.
 pub(crate) fn known(
     configuration: &Configuration,
+    config: &Path,
     state_dir: &Path,
 ) -> anyhow::Result<Vec<Schedule>> {
     let records = Records::below(state_dir);
+    let due = due::Known::of(config);
     let backups = configuration.backups.iter();
     let schedules = backups.map(|(name, backup)| {
+        let last = records.read(name)?;
         Ok(Schedule {
             name: name.clone(),
             volumes: backup.volumes.clone(),
             repository: backup.repository.clone(),
             calendar: backup.schedule.clone(),
             next: next(backup),
-            last: records.read(name)?,
+            due_by: due.due_by(backup, last.as_ref()),
+            last,
             running: records.is_running(name),
         })
     });
@@ -150,7 +160,7 @@ pub(crate) fn known(
 }
 
 fn list(place: &PlaceArgs, context: &Context) -> anyhow::Result<()> {
-    let all = known(&place.read()?, &place.state_dir)?;
+    let all = known(&place.read()?, &place.config, &place.state_dir)?;
     context
         .out
         .document(&all.iter().map(Schedule::json).collect());

@@ -60,8 +60,10 @@ pub(crate) fn of(overview: &Overview) -> Vec<Attention> {
             all.extend(of_configuration(told));
         }
     }
-    let schedules = overview.schedules.iter().flatten();
-    all.extend(schedules.filter_map(of_schedule));
+    for schedule in overview.schedules.iter().flatten() {
+        all.extend(late(overview, schedule));
+        all.extend(of_schedule(schedule));
+    }
     all
 }
 
@@ -240,6 +242,21 @@ pub(crate) fn of_configuration(told: &Told) -> Vec<Attention> {
             )
         })
         .collect()
+}
+
+/// A schedule that did not begin when it should have.
+fn late(overview: &Overview, schedule: &Schedule) -> Option<Attention> {
+    let name = &schedule.name;
+    let by = schedule.due_by?;
+    if schedule.running || overview.now <= by {
+        return None;
+    }
+    let next = match overview.systemd {
+        true => format!("systemctl status tidemark-backup@{name}.timer"),
+        false => format!("tidemark schedule run {name}"),
+    };
+    let what = format!("schedule {name} should have run again, and did not");
+    Some(Attention::new(what, Some(by), next))
 }
 
 /// A schedule whose last run did not do all it should.

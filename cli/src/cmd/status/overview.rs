@@ -221,5 +221,5 @@ fn schedules(config: &Path, state_dir: &Path) -> Result<Vec<Schedule>, String> {
         Err(LoadError::Wrong(_)) => return Err(format!("{} is wrong", config.display())),
         Err(error) => return Err(error.to_string()),
     };
-    crate::cmd::schedule::known(&read, state_dir).map_err(|error| format!("{error:#}"))
+    crate::cmd::schedule::known(&read, config, state_dir).map_err(|error| format!("{error:#}"))
 }

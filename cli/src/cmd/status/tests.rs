@@ -69,6 +69,7 @@ fn schedule(outcome: Outcome, failure: &str) -> Schedule {
         repository: "vault".to_owned(),
         calendar: Some("daily".to_owned()),
         next: Some("Sun 2001-09-10 00:00:00 UTC".to_owned()),
+        due_by: None,
         running: false,
         last: Some(Record {
             started_at: NOW - 7300,
@@ -181,6 +182,36 @@ fn what_is_wrong_comes_first_with_since_when_and_what_to_run() {
      since 2001-09-09T02:33:20Z (2 h 0 min ago)
      next: tidemark schedule run nightly"
     );
+}
+
+#[test]
+fn a_schedule_that_does_not_begin_is_told_of() {
+    let mut overview = told(Vec::new());
+    let mut of = |due_by, running, systemd| {
+        overview.systemd = systemd;
+        let schedule = schedule(Outcome::Succeeded, "");
+        overview.schedules = Ok(vec![Schedule {
+            due_by: Some(due_by),
+            running,
+            ..schedule
+        }]);
+        attention::of(&overview)
+    };
+    assert_eq!(of(NOW, false, true), []);
+    assert_eq!(of(NOW - 60, true, true), []);
+    let late = of(NOW - 60, false, true);
+    assert_eq!(late.len(), 1);
+    assert_eq!(
+        late[0].what,
+        "schedule nightly should have run again, and did not"
+    );
+    assert_eq!(late[0].since, Some(NOW - 60));
+    assert_eq!(
+        late[0].next,
+        "systemctl status tidemark-backup@nightly.timer"
+    );
+    let by_hand = of(NOW - 60, false, false);
+    assert_eq!(by_hand[0].next, "tidemark schedule run nightly");
 }
 
 #[test]
