@@ -3,6 +3,7 @@
 mod attached;
 mod listing;
 mod root;
+mod rpm;
 mod sandbox;
 mod units;
 

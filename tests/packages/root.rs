@@ -11,7 +11,7 @@ use std::{
 
 use tidemark_tests::{
     World,
-    programs::succeed,
+    programs::{printed, run, succeed},
     vm::{cache, packages::mirror},
 };
 
@@ -107,6 +107,25 @@ impl Root {
         let (status, printed) = self.run(command);
         assert_eq!(status, 0, "{command}\n{printed}");
         printed
+    }
+
+    /// Runs the host's rpm over it; gives what it said, which is an error where it failed.
+    pub(crate) fn rpm(&self, words: &[&str]) -> Result<String, String> {
+        let root = self.path("/");
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--target={}", self.shell.id()));
+        // The shell's processes are those of unshare's children.
+        let inside = format!("--pid=/proc/{}/ns/pid_for_children", self.shell.id());
+        command.args(["--mount", "--net", &inside, "rpm", "--root"]);
+        command.arg(root).args(["--dbpath", "/rpm"]).args(words);
+        let output = run(&mut command);
+        let said = printed(&output);
+        println!("# rpm {words:?}\n{said}[{}]", output.status);
+        if output.status.success() {
+            Ok(said)
+        } else {
+            Err(said)
+        }
     }
 
     /// Installs or upgrades to the package.
