@@ -255,7 +255,7 @@ fn late(overview: &Overview, schedule: &Schedule) -> Option<Attention> {
         true => format!("systemctl status tidemark-backup@{name}.timer"),
         false => format!("tidemark schedule run {name}"),
     };
-    let what = format!("schedule {name} should have run again, and did not");
+    let what = format!("schedule {name} should have run, and did not");
     Some(Attention::new(what, Some(by), next))
 }
 

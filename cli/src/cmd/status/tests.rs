@@ -203,7 +203,7 @@ fn a_schedule_that_does_not_begin_is_told_of() {
     assert_eq!(late.len(), 1);
     assert_eq!(
         late[0].what,
-        "schedule nightly should have run again, and did not"
+        "schedule nightly should have run, and did not"
     );
     assert_eq!(late[0].since, Some(NOW - 60));
     assert_eq!(
