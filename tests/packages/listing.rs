@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tidemark_tests::sources::complain;
+
 /// What dpkg, apt and the dynamic linker write down about any package.
 const BOOKS: [&str; 5] = [
     "var/lib/dpkg",
@@ -28,8 +30,20 @@ impl Listing {
         Self(found)
     }
 
+    /// Complains of what is not as in `before`, but for what is known, or lies below that: paths, each with
+    /// its reason. `what` says whose tree it is.
+    pub(crate) fn hold_against(&self, before: &Self, known: &[(&str, &str)], what: &str) {
+        let is_known = |path: &str| {
+            let mut known = known.iter();
+            known.any(|(place, _)| Path::new(path).starts_with(place))
+        };
+        let changed = self.since(before).into_iter();
+        let unexpected = changed.filter(|path| !is_known(path));
+        complain(unexpected.map(|path| format!("{what}: /{path} is not as before")));
+    }
+
     /// Paths that are new, gone or other than in `before`.
-    pub(crate) fn since(&self, before: &Self) -> Vec<String> {
+    fn since(&self, before: &Self) -> Vec<String> {
         let all = self.0.keys().chain(before.0.keys());
         let mut changed: Vec<_> = all
             .filter(|path| self.0.get(*path) != before.0.get(*path))

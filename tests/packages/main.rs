@@ -176,21 +176,26 @@ fn completions_are_scripts_of_their_shells() {
     }
 }
 
+/// What is so after either package was installed.
+fn assert_installed(root: &mut Root) {
+    root.ok("getent group tidemark");
+    root.ok("test -d /run/tidemark/devices && test ! -e /run/tidemark/tidemark.sock");
+    for unit in ["tidemarkd.service", "tidemarkd.socket"] {
+        assert_eq!(
+            root.ok(&format!("systemctl is-enabled {unit}")).trim(),
+            "enabled"
+        );
+    }
+    root.ok("tidemark --version && tidemarkd --version");
+}
+
 #[test]
 fn it_comes_and_goes_and_leaves_nothing() {
     for release in RELEASES {
         let mut root = Root::of(release);
         let before = Listing::of(&root.path("/"));
         root.install(Package::under_test().path());
-        root.ok("getent group tidemark");
-        root.ok("test -d /run/tidemark/devices && test ! -e /run/tidemark/tidemark.sock");
-        for unit in ["tidemarkd.service", "tidemarkd.socket"] {
-            assert_eq!(
-                root.ok(&format!("systemctl is-enabled {unit}")).trim(),
-                "enabled"
-            );
-        }
-        root.ok("tidemark --version && tidemarkd --version");
+        assert_installed(&mut root);
 
         // What an administrator decided survives an upgrade.
         root.ok("systemctl disable tidemarkd.service");
@@ -204,11 +209,7 @@ fn it_comes_and_goes_and_leaves_nothing() {
         root.ok("apt-get -qq --yes remove tidemark");
         root.ok("test -f /etc/tidemark/tidemark.toml && test ! -e /run/tidemark");
         root.ok("apt-get -qq --yes purge tidemark");
-        let left = Listing::of(&root.path("/")).since(&before);
-        let unexpected = left
-            .into_iter()
-            .filter(|path| LEFT.iter().all(|(known, _)| path != known));
-        complain(unexpected.map(|path| format!("{release}: /{path} is not as before")));
+        Listing::of(&root.path("/")).hold_against(&before, &LEFT, release);
         root.ok(
             "diff /etc/group- /etc/group | grep '^[<>]' | grep -qv '^> tidemark:' && exit 1; true",
         );
