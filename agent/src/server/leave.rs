@@ -87,14 +87,7 @@ fn refuse_while_open(running: &Running) -> Result<(), Failure> {
 }
 
 fn stays_open(running: &Running) -> bool {
-    let begun = Instant::now();
-    while running.is_open() {
-        if begun.elapsed() > LOOK_WITHIN {
-            return true;
-        }
-        thread::sleep(STEP);
-    }
-    false
+    !comes_true(LOOK_WITHIN, || !running.is_open())
 }
 
 fn close_journal(running: &Running) -> Result<(), Failure> {
@@ -109,10 +102,19 @@ fn close_journal(running: &Running) -> Result<(), Failure> {
 }
 
 fn settle(running: &Running) {
+    comes_true(SETTLE_WITHIN, || running.volume().is_settled());
+}
+
+/// Whether something is so within a time.
+fn comes_true(within: Duration, is_so: impl Fn() -> bool) -> bool {
     let begun = Instant::now();
-    while !running.volume().is_settled() && begun.elapsed() < SETTLE_WITHIN {
+    while !is_so() {
+        if begun.elapsed() >= within {
+            return false;
+        }
         thread::sleep(STEP);
     }
+    true
 }
 
 fn clean_up(paths: &VolumePaths) {
