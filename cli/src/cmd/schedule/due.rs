@@ -17,9 +17,9 @@ const GRACE: Duration = Duration::from_secs(15 * 60);
 /// What has a say in it beside the configuration; seconds since the UNIX epoch.
 pub(super) struct Known {
     /// Before this the schedule may have been another one.
-    pub(super) configured_at: u64,
+    configured_at: u64,
     /// Before this nobody was there to begin; what was missed begins now.
-    pub(super) booted_at: u64,
+    booted_at: u64,
 }
 
 impl Known {
