@@ -3,8 +3,8 @@
 
 use std::{
     fs::{self, File},
-    io::copy,
-    path::Path,
+    io,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -47,7 +47,7 @@ pub(crate) fn timed(
     }
     // Nobody pays for what others wrote before, or for what a kernel that reclaims early has dropped.
     sync();
-    reads.iter().for_each(|path| read_all(path));
+    reads.iter().flat_map(|path| files(path)).for_each(keep);
     let output = between
         .output()
         .unwrap_or_else(|why| panic!("{what}: {why}"));
@@ -115,14 +115,10 @@ pub(crate) fn medians(rounds: Vec<Vec<Row>>) -> Vec<Row> {
     rows.into_iter().map(median).collect()
 }
 
-/// Has the kernel keep what a file, or all files below a folder, have.
-fn read_all(path: &Path) {
-    if path.is_dir() {
-        let entries = fs::read_dir(path).into_iter().flatten().flatten();
-        entries.for_each(|entry| read_all(&entry.path()));
-    } else if let Ok(mut file) = File::open(path) {
-        // What cannot be read the program will tell.
-        let _ = copy(&mut file, &mut std::io::sink());
+/// Has the kernel keep what a file has. What cannot be read the program will tell.
+fn keep(path: PathBuf) {
+    if let Ok(mut file) = File::open(path) {
+        let _ = io::copy(&mut file, &mut io::sink());
     }
 }
 
@@ -132,11 +128,19 @@ fn mb(bytes: u64) -> f64 {
 
 /// Bytes of all files below a folder.
 pub(crate) fn bytes_in(folder: &Path) -> u64 {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    let sizes = entries.map(|entry| match entry.metadata() {
-        Ok(about) if about.is_dir() => bytes_in(&entry.path()),
-        Ok(about) => about.len(),
-        Err(_) => 0,
-    });
+    let sizes = files(folder)
+        .into_iter()
+        .map(|file| fs::symlink_metadata(file).map_or(0, |about| about.len()));
     sizes.sum()
+}
+
+/// A file, or all below a folder.
+fn files(path: &Path) -> Vec<PathBuf> {
+    match fs::read_dir(path) {
+        Ok(entries) => entries
+            .flatten()
+            .flat_map(|entry| files(&entry.path()))
+            .collect(),
+        Err(_) => vec![path.to_owned()],
+    }
 }
